@@ -1,7 +1,7 @@
-//! The story of local mode on a laptop: an MCP client starts the server as a child process, and alice signs in. No control
-//! plane is needed.
+//! Story of local mode on a laptop: an MCP client starts the server as a child process, and alice signs in. It needs no
+//! control plane.
 //!
-//! Client, program, HTTPS and token files are real. Entra and Graph are emulated, and the browser is a double that walks
+//! Client, program, HTTPS and token files are real. Entra and Graph are emulated. The browser is a double that follows
 //! Entra's pages without showing them.
 
 use std::future::Future;
@@ -30,12 +30,12 @@ use crate::report::{Evidence, tell};
 const ALICE: &str = "alice@contoso.com";
 const BOB: &str = "bob@contoso.com";
 const PROFILE: &str = "get_user_details";
-/// The longest wait for anything.
+/// Longest wait for a result.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Seconds in which an access token expires.
+/// Lifetime of an access token, in seconds.
 const AN_HOUR: i64 = 3_700;
 
-/// A laptop with the server, and the Entra that its person signs in to.
+/// Laptop with the server, and the Entra that its user signs in to.
 pub struct Laptop {
     emulator: EntraEmulator,
     tenant: Uuid,
@@ -43,15 +43,15 @@ pub struct Laptop {
     alice: Uuid,
     program: PathBuf,
     home: TempDir,
-    /// The addresses that a browser is to open, as they come.
+    /// Addresses that a browser should open, in order.
     openings: Mutex<Lines<BufReader<pipe::Receiver>>>,
 }
 
-/// An MCP client whose child the server is.
+/// MCP client with the server as its child process.
 type Client = RunningService<RoleClient, ()>;
 type Play = for<'a> fn(&'a Laptop) -> Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + 'a>>;
 
-/// The steps, each with its title.
+/// Steps, each with its title.
 pub const STEPS: &[(&str, Play)] = &[
     ("An MCP client starts the server, which lists its tools without a network and without a sign-in", |laptop| {
         Box::pin(laptop.lists())
@@ -69,7 +69,7 @@ pub const STEPS: &[(&str, Play)] = &[
 ];
 
 impl Laptop {
-    /// A new laptop, whose person has never signed in.
+    /// Creates a new laptop, whose user has never signed in.
     ///
     /// # Errors
     /// If the program does not build, or Entra does not start.
@@ -101,7 +101,7 @@ impl Laptop {
         let home = tempfile::Builder::new().prefix("mcp-entra-laptop-").tempdir()?;
         let pipe = home.path().join("openings");
         ensure!(Command::new("mkfifo").arg(&pipe).status().await?.success(), "no pipe {}", pipe.display());
-        // Opened for writing, too, so that it does not end between two openings.
+        // It is also opened for writing, so that it has no end of file between two writers.
         let openings = pipe::OpenOptions::new().read_write(true).open_receiver(&pipe)?;
         let openings = Mutex::new(BufReader::new(openings).lines());
         let laptop = Self { emulator, tenant, client, alice, program, home, openings };
@@ -110,7 +110,7 @@ impl Laptop {
         Ok(laptop)
     }
 
-    /// Plays the steps up to the first that fails. Returns the number of those that passed.
+    /// Plays the steps up to the first that fails. Returns the number of steps that passed.
     pub async fn play_all(&self) -> usize {
         for (index, (title, play)) in STEPS.iter().enumerate() {
             if !tell((index + 1, STEPS.len()), title, play(self)).await {
@@ -120,12 +120,12 @@ impl Laptop {
         STEPS.len()
     }
 
-    /// The addresses of Entra and Graph.
+    /// Addresses of Entra and Graph.
     pub fn addresses(&self) -> (&str, &str) {
         (self.emulator.authority(), self.emulator.graph())
     }
 
-    /// The command that starts the server with these arguments, for a shell.
+    /// Returns the shell command that starts the server with these arguments.
     pub fn command_line(&self, arguments: &str) -> String {
         format!("{} {} {arguments}", self.program.display(), self.arguments().join(" "))
     }
@@ -151,7 +151,7 @@ impl Laptop {
         self.home.path().join(name)
     }
 
-    /// Writes the program that opens a browser on this laptop: it notes the address.
+    /// Writes the browser program of this laptop, which records the address.
     fn write_launcher(&self) -> anyhow::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir(self.file("bin"))?;
@@ -182,7 +182,7 @@ impl Laptop {
         opened.lines().map(str::to_owned).collect()
     }
 
-    /// Signs this user in, in the browser that opens next.
+    /// Signs this user in, in the next browser that opens.
     async fn signs_in_as(&self, user: &str) -> anyhow::Result<Shown> {
         let mut openings = self.openings.lock().await;
         let address = timeout(PATIENCE, openings.next_line()).await.context("no browser opens")??;
@@ -190,7 +190,7 @@ impl Laptop {
         Browser::new(&Authority::from(&self.emulator))?.sign_in(&address, user).await
     }
 
-    /// The requests of the program to the token endpoint with this grant.
+    /// Returns the program's requests to the token endpoint with this grant.
     fn grants(&self, grant: &str) -> Vec<LoggedRequest> {
         let all = self.emulator.control().requests().into_iter();
         all.filter(|request| request.grant_type.as_deref() == Some(grant)).collect()
@@ -284,13 +284,13 @@ async fn call(client: &Client) -> anyhow::Result<CallToolResult> {
     Ok(client.call_tool(CallToolRequestParams::new(PROFILE)).await?)
 }
 
-/// The text of an answer.
+/// Text of an answer.
 fn text_of(answer: &CallToolResult) -> String {
     let text = answer.content.first().and_then(|content| content.as_text());
     text.map(|text| text.text.clone()).unwrap_or_default()
 }
 
-/// The display name in an answer of the tool for the profile.
+/// Display name in an answer of the profile tool.
 fn name_in(answer: &CallToolResult) -> anyhow::Result<String> {
     let name = answer.structured_content.as_ref().and_then(|content| content.get("displayName")?.as_str());
     name.map(str::to_owned).with_context(|| text_of(answer))

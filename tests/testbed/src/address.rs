@@ -1,6 +1,6 @@
-//! Pod addresses, the one place that knows them. A pod announces 10.244.B.C, since the API server refuses loopback
-//! addresses in EndpointSlices, and as a process listens on 127.244.B.C, since without root nobody can own 10.244.B.C. What
-//! lies at an announced address may then be another's machine: an [`Announced`] cannot be dialled without saying which.
+//! Pod addresses. A pod announces 10.244.B.C, since the API server refuses loopback addresses in EndpointSlices. A pod
+//! that is a process listens on 127.244.B.C, since only root can own 10.244.B.C. An announced address may therefore
+//! belong to another machine: an [`Announced`] cannot be dialled unless the caller names the sort of pod.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
@@ -8,34 +8,34 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// What the pods of a cluster are.
+/// Sort of the pods of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pods {
-    /// Processes, which listen on loopback and not where they say.
+    /// Processes. They listen on loopback, not at their announced address.
     Processes,
-    /// Containers with addresses of their own.
+    /// Containers with their own addresses.
     Containers,
 }
 
-/// The address that a pod has in the API: 10.244.B.C.
+/// Address of a pod in the API: 10.244.B.C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Announced {
     third: u8,
     fourth: u8,
 }
 
-/// Not an address of a pod of the testbed.
+/// Error for an address that is not of a pod of the testbed.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0} is no pod address of the testbed: those lie in 10.244.0.0/16")]
 pub struct NotAPodAddress(String);
 
 impl Announced {
-    /// The pod address 10.244.`third`.`fourth`.
+    /// Returns the pod address 10.244.`third`.`fourth`.
     pub const fn new(third: u8, fourth: u8) -> Self {
         Self { third, fourth }
     }
 
-    /// As an address, to be compared with others.
+    /// Returns the address as an [`IpAddr`], for comparison.
     pub const fn ip(self) -> IpAddr {
         IpAddr::V4(self.announced())
     }
@@ -44,12 +44,12 @@ impl Announced {
         Ipv4Addr::new(10, 244, self.third, self.fourth)
     }
 
-    /// Where the pod really listens if it is a process, on loopback.
+    /// Returns the loopback address on which a pod listens if it is a process.
     pub const fn dialable(self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.listening(), port)
     }
 
-    /// Where a pod of that sort is dialled.
+    /// Returns the address at which to dial a pod of this sort.
     pub const fn dialable_as(self, pods: Pods, port: u16) -> SocketAddrV4 {
         match pods {
             Pods::Processes => self.dialable(port),
@@ -57,7 +57,7 @@ impl Announced {
         }
     }
 
-    /// The loopback address that the pod's own process listens on.
+    /// Loopback address on which the pod's process listens.
     pub const fn listening(self) -> Ipv4Addr {
         Ipv4Addr::new(127, 244, self.third, self.fourth)
     }

@@ -1,9 +1,9 @@
-//! Plays cert-manager's part: issues what Certificates of one issuer ask for, and says so in their status in
-//! cert-manager's own words. A test may have it fail, wait, or issue what is soon over.
+//! Double of cert-manager: issues the Certificates of one issuer, and writes their status as cert-manager does. A test
+//! can make it fail, wait, or issue certificates that expire soon.
 //!
-//! It differs from cert-manager: there are no CertificateRequests, Issuers need not exist, of a Certificate's spec it
-//! reads `secretName`, `dnsNames` and `issuerRef` alone, and it renews nothing: what is over stays over until the
-//! Secret is deleted or the behaviour changes.
+//! Differences from cert-manager: there are no CertificateRequests, and Issuers need not exist. It reads only
+//! `secretName`, `dnsNames` and `issuerRef` of a Certificate's spec. It does not renew: an expired certificate stays
+//! until the Secret is deleted or the behaviour changes.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,13 +29,13 @@ use crate::controller::{Statuses, Verdict, conditions, follow, is_synced};
 
 const MANAGER: &str = "cert-manager-certificates-issuing";
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How late it may notice that a certificate is over.
+/// Longest delay until it notices an expired certificate.
 const TICK: Duration = Duration::from_millis(500);
 const NINETY_DAYS: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// Marks a Secret of cert-manager's.
+/// Label of cert-manager's Secrets.
 const LABEL: &str = "controller.cert-manager.io/fao";
 const ALT_NAMES: &str = "cert-manager.io/alt-names";
-/// What the certificate in a Secret was issued as, so that a change of it is seen.
+/// Annotation with the request that the certificate in a Secret was issued for, which shows later changes.
 const ISSUED_AS: &str = "testbed.mcp-entra.dev/issued-as";
 const NOT_BEFORE: &str = "testbed.mcp-entra.dev/not-before";
 const NOT_AFTER: &str = "testbed.mcp-entra.dev/not-after";
@@ -57,31 +57,31 @@ struct IssuerRef {
     name: String,
 }
 
-/// What becomes of the Certificates of a namespace.
+/// Behaviour for the Certificates of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Behaviour {
-    /// They are issued for ninety days.
+    /// Issues certificates that are valid for 90 days.
     #[default]
     Issue,
-    /// They are issued for as long, from now on.
+    /// Issues certificates that are valid for this time from now.
     IssueFor(Duration),
-    /// They are issued, and were over an hour ago.
+    /// Issues certificates that expired an hour ago.
     IssueExpired,
-    /// The issuer is not ready: what is to be issued waits.
+    /// Keeps the issuer unready, so that Certificates wait.
     Wait,
-    /// The order fails with these words.
+    /// Fails the order with this message.
     Fail(String),
 }
 
-/// A running manager; it ends when dropped.
+/// Running manager; it ends when dropped.
 pub struct CertificateManager {
     behaviours: watch::Sender<HashMap<String, Behaviour>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl CertificateManager {
-    /// Issues from `authority` what names the issuer of that kind (`Issuer` or `ClusterIssuer`) and name, in whatever
-    /// namespace, on the current tokio runtime. The definition of Certificate may come later.
+    /// Issues Certificates of all namespaces from `authority`, if their issuer has this kind (`Issuer` or
+    /// `ClusterIssuer`) and name. Runs on the current tokio runtime. The definition of Certificate may be added later.
     pub fn start(client: Client, kind: &str, name: &str, authority: Arc<CertificateAuthority>) -> Self {
         let behaviours = watch::Sender::new(HashMap::new());
         let issuer = Issuer {
@@ -94,7 +94,7 @@ impl CertificateManager {
         Self { behaviours, _task: AbortOnDropHandle::new(tokio::spawn(issuer.run())) }
     }
 
-    /// Has it deal so with the Certificates of a namespace from now on.
+    /// Sets the behaviour for the Certificates of a namespace from now on.
     pub fn behave(&self, namespace: &str, behaviour: Behaviour) {
         self.behaviours.send_modify(|behaviours| {
             behaviours.insert(namespace.to_owned(), behaviour);
@@ -123,7 +123,7 @@ impl Issuer {
             tokio::select! {
                 _ = changes.next() => {}
                 _ = ticks.tick() => {}
-                // An error means that the manager is gone, and this task with it.
+                // An error means that the manager has ended, and this task ends with it.
                 _ = self.behaviours.changed() => {}
             }
             if !(is_synced(&certificates) && is_synced(&secrets)) {
@@ -141,7 +141,7 @@ impl Issuer {
                 let step = step(certificate, secret.map(|secret| &**secret), &behaviour, Timestamp::now());
                 match step {
                     Step::Say(status) => statuses.put(&**certificate, certificate.status.as_ref(), status).await,
-                    // The Secret's change leads on to what is to be said of it.
+                    // The change of the Secret triggers the next status.
                     Step::Issue(valid) => {
                         match tokio::time::timeout(PATIENCE, self.issue(certificate, &behaviour, valid)).await {
                             Ok(Ok(())) => {}
@@ -197,7 +197,7 @@ impl Issuer {
     }
 }
 
-/// What is to be done next for a Certificate.
+/// Next step for a Certificate.
 enum Step {
     Say(Value),
     Issue(Range<SystemTime>),
@@ -229,14 +229,14 @@ fn issued_as(behaviour: &Behaviour) -> String {
     format!("{behaviour:?}")
 }
 
-/// The status of a Certificate whose Secret holds what it asks for, or does not yet.
+/// Returns the status of a Certificate. Its Secret either holds the requested certificate, or does not yet.
 fn status(certificate: &Certificate, secret: Option<&Secret>, behaviour: &Behaviour, now: Timestamp) -> Value {
     let before = certificate.status.as_ref();
     let known = |name: &str| before.and_then(|status| status.get(name)).cloned();
     let time = |secret: &Secret, name: &str| secret.annotations().get(name)?.parse::<Timestamp>().ok();
     let period = secret.and_then(|secret| Some((time(secret, NOT_BEFORE)?, time(secret, NOT_AFTER)?)));
     let expired = period.filter(|(_, end)| *end <= now).map(|(_, end)| {
-        // As Go writes RFC 1123.
+        // RFC 1123, in Go's format.
         format!("Certificate expired on {}", end.strftime("%a, %d %b %Y %H:%M:%S UTC"))
     });
     let missing = "Issuing certificate as Secret does not exist";
@@ -266,7 +266,7 @@ fn status(certificate: &Certificate, secret: Option<&Secret>, behaviour: &Behavi
         );
     }
     if let Some((start, end)) = period {
-        // After two thirds of its life, as by default.
+        // After two thirds of the lifetime, the default.
         let renewal = end - SignedDuration::from_secs(end.duration_since(start).as_secs() / 3);
         let [start, end, renewal] = [start, end, renewal].map(whole_seconds).map(|time| json!(time));
         let is_new = known("notBefore").as_ref() != Some(&start);

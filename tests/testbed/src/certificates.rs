@@ -1,4 +1,4 @@
-//! A certificate authority for the testbed's own HTTPS.
+//! Certificate authority for the testbed's own HTTPS.
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -8,25 +8,25 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// A certificate authority that lives in memory alone.
+/// Certificate authority that exists only in memory.
 pub struct CertificateAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key, both PEM.
+/// Certificate and its key, both PEM.
 #[derive(Clone)]
 pub struct Certificate {
-    /// The certificate alone, without its issuer's.
+    /// Certificate without the issuer's.
     pub certificate_pem: String,
-    /// PKCS#8.
+    /// PKCS#8 key.
     pub key_pem: String,
 }
 
 impl CertificateAuthority {
-    /// A new authority with a key of its own; `name` is its common name.
+    /// Creates an authority with its own key. `name` is its common name.
     ///
     /// # Errors
-    /// Where no key can be made.
+    /// If no key can be made.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let mut params = params(name, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -34,23 +34,24 @@ impl CertificateAuthority {
         Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
     }
 
-    /// Its own certificate.
+    /// Certificate of the authority.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A certificate for servers and clients with these DNS names and IP addresses; the first is its common name.
+    /// Issues a certificate for servers and clients with these DNS names and IP addresses. The first is its common
+    /// name.
     ///
     /// # Errors
-    /// Where one of them is neither.
+    /// If one of them is neither.
     pub fn issue(&self, names: &[&str]) -> anyhow::Result<Certificate> {
         self.issue_with(names, |_| ())
     }
 
-    /// The same, valid from and until then.
+    /// Issues a certificate that is valid in this period.
     ///
     /// # Errors
-    /// As [`CertificateAuthority::issue`].
+    /// Same as [`CertificateAuthority::issue`].
     pub fn issue_for(&self, names: &[&str], valid: Range<SystemTime>) -> anyhow::Result<Certificate> {
         self.issue_with(names, |params| {
             params.not_before = valid.start.into();

@@ -1,4 +1,4 @@
-//! The product's chart, and what it makes of its values.
+//! The product's chart, and the objects and images that result from its values.
 
 use anyhow::Context;
 use serde_json::Value;
@@ -9,31 +9,30 @@ use crate::programs::program;
 use crate::stack::repository;
 use crate::supervisor::Supervisor;
 
-/// Namespace and name of the operator's service account, and of its lease, where the chart is installed as the quickstart
-/// says.
+/// Namespace and name of the operator's service account, and of its lease, in an installation as in the quickstart.
 pub const OPERATOR: (&str, &str) = ("mcp-entra-system", "mcp-entra-operator");
 
-/// The registry that the images of tests and demo are said to be of, and the value of the chart that says so.
+/// Registry in the names of the images of tests and demo, and the chart's value that sets it.
 pub const REGISTRY: &str = "localhost";
-/// As an argument of `--set`.
+/// Returns it as an argument of `--set`.
 pub const REGISTRY_VALUE: &str = "image.registry=localhost";
 
-/// The image of a backend of our own: the program [`BACKEND`], which does what its caller asks.
+/// Image of our own backend: the program [`BACKEND`], which does what its caller requests.
 pub const BACKEND_IMAGE: &str = "localhost/scripted-backend:1";
-/// The image of mcp-server-time. Its entry point is a Python that has this package, and a test gives it to the node.
+/// Image of mcp-server-time. Its entry point is a Python with this package. A test adds it to the node.
 pub const PUBLIC_BACKEND_IMAGE: &str = "localhost/mcp-server-time:1";
-/// The package and name of that program.
+/// Package and name of this program.
 pub const BACKEND: (&str, &str) = ("stock-backends", "scripted-backend");
 
-/// The chart `mcp-entra`, as an argument of Helm.
+/// Chart `mcp-entra`, as an argument of Helm.
 pub fn chart() -> String {
     repository("charts/mcp-entra")
 }
 
-/// The programs of this workspace, by the references that the chart makes for them.
+/// Returns the programs of this workspace, by the references that the chart gives to them.
 ///
 /// # Errors
-/// Where the workspace does not build.
+/// If the workspace does not build.
 pub fn images() -> anyhow::Result<Images> {
     let reference = |name| format!("{REGISTRY}/{name}:{}", env!("CARGO_PKG_VERSION"));
     let (operator, server) = ("mcp-entra-operator", "mcp-entra-server");
@@ -45,10 +44,11 @@ pub fn images() -> anyhow::Result<Images> {
         .with(BACKEND_IMAGE, program(backend)?))
 }
 
-/// Installs the chart as the quickstart says, with these values, waits until its pods are ready, and returns what Helm says.
+/// Installs the chart as in the quickstart with these values. Waits until its pods are ready, and returns Helm's
+/// output.
 ///
 /// # Errors
-/// With Helm's own words.
+/// Returns the error output of Helm.
 pub async fn install(helm: &Helm, values: &Value) -> anyhow::Result<String> {
     let (namespace, _) = OPERATOR;
     let values = values.to_string();
@@ -57,20 +57,20 @@ pub async fn install(helm: &Helm, values: &Value) -> anyhow::Result<String> {
         .await
 }
 
-/// The operator's account and rights, where it watches these namespaces; none: all.
+/// Returns the operator's account and rights for these watched namespaces. No namespace means all.
 ///
 /// # Errors
-/// With Helm's own words.
+/// Returns the error output of Helm.
 pub async fn rights(supervisor: &Supervisor, watched: &[String]) -> anyhow::Result<Vec<Value>> {
     let watched = format!("watchNamespaces={}", serde_json::to_string(watched)?);
     let show = ["--show-only=templates/service-account.yaml", "--show-only=templates/rights.yaml"];
     rendered(&Helm::offline(supervisor).await?, &[&["--set-json", &watched], &show[..]].concat()).await
 }
 
-/// The objects that Helm makes of the chart with these further arguments.
+/// Returns the objects that Helm renders from the chart with these additional arguments.
 ///
 /// # Errors
-/// With Helm's own words.
+/// Returns the error output of Helm.
 pub async fn rendered(helm: &Helm, arguments: &[&str]) -> anyhow::Result<Vec<Value>> {
     let (namespace, _) = OPERATOR;
     let usual = ["template", "mcp-entra", &chart(), "--namespace", namespace, "--set", REGISTRY_VALUE];

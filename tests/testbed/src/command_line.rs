@@ -1,4 +1,4 @@
-//! Programs that are run to their end for what they print: kubectl and Helm.
+//! Programs that run to their end for their output: kubectl and Helm.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// A program with its arguments, and what it is called in errors.
+/// Program with its arguments, and its name in errors.
 pub struct CommandLine {
     name: String,
     command: Command,
@@ -15,16 +15,13 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// `name` is what people would type for `command`, which ends within `limit` or is killed.
+    /// Wraps `command`. `name` is the command as a user types it. It is killed after `limit`.
     pub fn new(name: &str, mut command: Command, arguments: &[&str], limit: Duration) -> Self {
         command.args(arguments);
         Self { name: format!("{name} {}", arguments.join(" ")), command, limit }
     }
 
-    /// Runs it where it has to succeed, and returns what it prints.
-    ///
-    /// # Errors
-    /// Where it fails, with what it says, or does not end in time.
+    /// Runs a command that must succeed, and returns its output.
     pub async fn succeed(self, input: Option<&str>) -> anyhow::Result<String> {
         let name = self.name.clone();
         let output = self.output(input).await?;
@@ -37,7 +34,7 @@ impl CommandLine {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs it where it has to fail, and returns what it says then.
+    /// Runs a command that must fail, and returns its error output.
     pub(crate) async fn fail(self, input: Option<&str>) -> anyhow::Result<String> {
         let name = self.name.clone();
         let output = self.output(input).await?;

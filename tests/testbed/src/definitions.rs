@@ -1,6 +1,6 @@
-//! Custom resource definitions of others, as data from the Go modules that `tests/control-plane/definitions` pins:
-//! Gateway API, cert-manager, Prometheus operator. None of them comes with its controller; the testbed plays the parts
-//! of those that are needed.
+//! Third-party custom resource definitions, from the Go modules that `tests/control-plane/definitions` pins: Gateway
+//! API, cert-manager, Prometheus operator. None of them brings its controller; the testbed has doubles of those that it
+//! needs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,14 +21,14 @@ use serde_json::Value;
 use crate::go_modules;
 
 const MANAGER: &str = "testbed-definitions";
-/// A busy API server takes some seconds for a definition of half a megabyte.
+/// Timeout of a definition. A busy API server takes some seconds for one of half a megabyte.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 /// GatewayClass, Gateway, ListenerSet, HTTPRoute and ReferenceGrant of the standard channel.
 ///
 /// # Errors
-/// Where Go is missing or cannot fetch the module. Blocks until it is fetched.
+/// If Go is missing or cannot fetch the module. Blocks until it is fetched.
 pub fn gateway_api() -> anyhow::Result<Vec<Value>> {
     let plurals = ["gatewayclasses", "gateways", "listenersets", "httproutes", "referencegrants"];
     read("sigs.k8s.io/gateway-api", "config/crd/standard", "gateway.networking.k8s.io", &plurals)
@@ -37,7 +37,7 @@ pub fn gateway_api() -> anyhow::Result<Vec<Value>> {
 /// Certificate, CertificateRequest, Issuer and ClusterIssuer.
 ///
 /// # Errors
-/// As [`gateway_api`].
+/// Same as [`gateway_api`].
 pub fn cert_manager() -> anyhow::Result<Vec<Value>> {
     let plurals = ["certificates", "certificaterequests", "issuers", "clusterissuers"];
     read("github.com/cert-manager/cert-manager", "deploy/crds", "cert-manager.io", &plurals)
@@ -46,7 +46,7 @@ pub fn cert_manager() -> anyhow::Result<Vec<Value>> {
 /// ServiceMonitor, PodMonitor and PrometheusRule.
 ///
 /// # Errors
-/// As [`gateway_api`].
+/// Same as [`gateway_api`].
 pub fn prometheus_operator() -> anyhow::Result<Vec<Value>> {
     let module = "github.com/prometheus-operator/prometheus-operator";
     let plurals = ["servicemonitors", "podmonitors", "prometheusrules"];
@@ -56,7 +56,7 @@ pub fn prometheus_operator() -> anyhow::Result<Vec<Value>> {
 /// Applies definitions, and waits until the API server serves every version of their kinds.
 ///
 /// # Errors
-/// Where the API server refuses one, or does not serve it within a minute.
+/// If the API server refuses one, or does not serve it within a minute.
 pub async fn define(client: &Client, definitions: &[Value]) -> anyhow::Result<()> {
     try_join_all(definitions.iter().map(|definition| define_one(client, definition))).await.map(drop)
 }
@@ -70,7 +70,7 @@ async fn define_one(client: &Client, definition: &Value) -> anyhow::Result<()> {
         await_condition(api.clone(), &name, is_crd_established()).await?;
         for kind in kinds(&definition) {
             let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-            // Established is said a moment before the path is there.
+            // Established becomes True a moment before the path exists.
             while let Err(kube::Error::Api(status)) = objects.list(&ListParams::default().limit(1)).await {
                 ensure!(status.code == 404, "{status}");
                 tokio::time::sleep(POLL).await;
@@ -82,7 +82,7 @@ async fn define_one(client: &Client, definition: &Value) -> anyhow::Result<()> {
     served.map_err(|_| anyhow!("not served within {} s", ESTABLISHED.as_secs())).flatten().with_context(|| name.clone())
 }
 
-/// Every served version of the kind.
+/// Returns every served version of the kind.
 fn kinds(definition: &CustomResourceDefinition) -> impl Iterator<Item = ApiResource> {
     let spec = &definition.spec;
     spec.versions.iter().filter(|version| version.served).map(|version| ApiResource {
@@ -94,7 +94,7 @@ fn kinds(definition: &CustomResourceDefinition) -> impl Iterator<Item = ApiResou
     })
 }
 
-/// The definitions of `plurals` in a folder of a module, one file each, named as controller-gen names them.
+/// Reads the definitions of `plurals` in a folder of a module: one file each, with controller-gen's file names.
 fn read(module: &str, folder: &str, group: &str, plurals: &[&str]) -> anyhow::Result<Vec<Value>> {
     let folder = modules()?.get(module).with_context(|| format!("go.mod does not require {module}"))?.join(folder);
     let read = |plural: &&str| {
@@ -113,7 +113,7 @@ fn definition(text: &str) -> anyhow::Result<Value> {
     found.pop().context("it holds no CustomResourceDefinition")
 }
 
-/// Where each required module lies, by its path; fetched at the first call.
+/// Folder of each required module, by its path. The first call fetches them.
 fn modules() -> anyhow::Result<&'static BTreeMap<String, PathBuf>> {
     static MODULES: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
     let modules = MODULES.get_or_init(|| go_modules::fetch("definitions", &[]).map_err(|error| format!("{error:#}")));

@@ -1,5 +1,5 @@
-//! Passes a request on to a pod: the one place where the edge and the pod proxy dial. It streams both ways and keeps
-//! no connection, so that none is found closed by a pod that has just gone.
+//! Forwards a request to a pod. The edge and the pod proxy dial only here. It streams in both directions. It does not
+//! reuse connections, so that it never uses one that a deleted pod has closed.
 
 use std::net::SocketAddrV4;
 use std::pin::Pin;
@@ -18,10 +18,10 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::address::{Announced, Pods};
 
-/// A pod on this machine answers at once, or nothing listens there.
+/// Timeout of a connection. On this machine, a pod answers at once or nothing listens.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// What of a request or an answer concerns one connection alone (RFC 9110 section 7.6.1).
+/// Headers of a request or an answer that apply to one connection only (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -32,10 +32,10 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// A body passed on, or one of our own.
+/// Forwarded body, or one of our own.
 pub(crate) type Body = Either<Limited, Full<Bytes>>;
 
-/// A body passed on, that breaks off when its time is over.
+/// Forwarded body that ends with an error when its time is over.
 pub(crate) struct Limited {
     body: Incoming,
     over: Option<Pin<Box<Sleep>>>,
@@ -70,7 +70,7 @@ impl hyper::body::Body for Limited {
     }
 }
 
-/// A port of a pod.
+/// Port of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) pod: Announced,
@@ -87,7 +87,7 @@ pub(crate) enum ForwardError {
     NoPath(#[from] http::Error),
 }
 
-/// Sends the request to the first of the targets that can be reached, which alone sees it, and passes its answer back.
+/// Sends the request to the first target that can be reached, and returns its answer. No other target sees the request.
 pub(crate) async fn forward(
     mut request: Request<Incoming>,
     targets: impl IntoIterator<Item = Target>,
@@ -118,7 +118,7 @@ async fn connect(at: SocketAddrV4) -> std::io::Result<SendRequest<Incoming>> {
     let stream = timeout(CONNECT, TcpStream::connect(at)).await??;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
-    // It ends with the sender and the answer's body.
+    // The connection ends with the sender and the body of the answer.
     tokio::spawn(connection);
     Ok(sender)
 }

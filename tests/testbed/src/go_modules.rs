@@ -1,4 +1,5 @@
-//! Go modules as data: the folders of those that a `go.mod` below `tests/control-plane` pins. Nothing of them is built.
+//! Go modules as data: the folders of modules that a `go.mod` below `tests/control-plane` pins. Nothing of them is
+//! built.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,12 +14,12 @@ use crate::programs::workspace;
 #[serde(rename_all = "PascalCase")]
 struct Module {
     path: String,
-    /// Absent where it could not be fetched.
+    /// Absent if the module could not be fetched.
     dir: Option<PathBuf>,
 }
 
-/// Fetches modules that the `go.mod` in a folder of `tests/control-plane` requires, all if none is named. Each lies in the
-/// folder that stands at its path.
+/// Fetches modules that the `go.mod` in a folder of `tests/control-plane` requires, all if none is named. Returns the
+/// folder of each module by its path.
 pub(crate) fn fetch(folder: &str, modules: &[&str]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     const INSTALL: &str = "install Go 1.26 or newer (https://go.dev/dl/): definitions and schemas of others come from Go \
         modules, also where MCP_ENTRA_CONTROL_PLANE or KUBEBUILDER_ASSETS names a control plane";
@@ -26,7 +27,7 @@ pub(crate) fn fetch(folder: &str, modules: &[&str]) -> anyhow::Result<BTreeMap<S
         .args(["mod", "download", "-json"])
         .args(modules)
         .current_dir(workspace().join("tests/control-plane").join(folder))
-        // What go.sum does not vouch for is refused, and an outer go.work does not count.
+        // Modules that are not in go.sum are refused, and an outer go.work is ignored.
         .envs([("GOWORK", "off"), ("GOFLAGS", "-mod=readonly")])
         .stdin(Stdio::null())
         .output()

@@ -1,4 +1,4 @@
-//! Helm as a cluster administrator runs it, its caches and settings within the testbed's folder.
+//! Helm with the rights of the cluster administrator. Its caches and settings are in the testbed's folder.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::command_line::CommandLine;
 use crate::programs::{GoPrograms, HELM};
 use crate::supervisor::Supervisor;
 
-/// Longer than its own `--timeout` of five minutes.
+/// Timeout of Helm, longer than its own `--timeout` of five minutes.
 const LIMIT: Duration = Duration::from_secs(6 * 60);
 
-/// Helm for one cluster, or for none.
+/// Helm for one cluster, or without one.
 #[derive(Debug, Clone)]
 pub struct Helm {
     program: PathBuf,
@@ -21,40 +21,40 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// Helm without a cluster, built first if need be: it can render, lint and package.
+    /// Helm without a cluster, which can render, lint and package. It is built if missing.
     ///
     /// # Errors
-    /// Where it cannot be built.
+    /// If it cannot be built.
     pub async fn offline(supervisor: &Supervisor) -> anyhow::Result<Self> {
         let programs = GoPrograms::find_or_build(supervisor, &HELM).await?;
         Ok(Self { program: programs.path("helm"), folder: supervisor.folder().join("helm"), kubeconfig: None })
     }
 
-    /// Helm for whoever a kubeconfig file is of.
+    /// Helm for the user of a kubeconfig file.
     ///
     /// # Errors
-    /// Where it cannot be built.
+    /// If it cannot be built.
     pub async fn with_kubeconfig(supervisor: &Supervisor, kubeconfig: PathBuf) -> anyhow::Result<Self> {
         Ok(Self { kubeconfig: Some(kubeconfig), ..Self::offline(supervisor).await? })
     }
 
-    /// The program.
+    /// Path of the program.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Runs it and returns what it prints.
+    /// Runs Helm and returns its output.
     ///
     /// # Errors
-    /// Where it fails, with what it says.
+    /// If it fails, with what it says.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.command_line(arguments).succeed(None).await
     }
 
-    /// Runs it where it has to fail, and returns what it says then.
+    /// Runs a command of Helm that must fail, and returns its error output.
     ///
     /// # Errors
-    /// Where it succeeds.
+    /// If it succeeds.
     pub async fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.command_line(arguments).fail(None).await
     }
@@ -66,7 +66,7 @@ impl Helm {
         {
             command.env(variable, self.folder.join(folder));
         }
-        // Without a cluster of ours, also not by accident that of whoever runs this.
+        // Without a cluster of ours, Helm must not use the cluster of the user by accident.
         command.env("KUBECONFIG", self.kubeconfig.clone().unwrap_or_else(|| self.folder.join("no-cluster")));
         CommandLine::new("helm", command, arguments, LIMIT)
     }

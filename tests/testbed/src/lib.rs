@@ -1,7 +1,7 @@
-//! A real Kubernetes control plane, a node whose pods are processes, and an HTTPS edge: what the tests and the demo
-//! run on. It needs no root, no container engine and no fixed port, and leaves nothing behind, even when killed.
+//! Test environment of tests and demo: a real Kubernetes control plane, a node whose pods are processes, and an HTTPS
+//! edge. It needs no root, no container engine and no fixed port. It leaves nothing behind, even when killed.
 //!
-//! Where root is at hand, [`container_node`] is a real node instead, in [`namespaces`] of its own.
+//! With root, [`container_node`] is a real node instead, in its own [`namespaces`].
 
 pub mod address;
 pub mod certificate_manager;

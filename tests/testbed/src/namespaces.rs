@@ -1,10 +1,10 @@
-//! Namespaces of a node's own, for its network, mounts and processes: whatever runs in them, and whatever it changes of
-//! interfaces, routes, packet filters and mounts, is gone with them, however they end.
+//! Namespaces of a node, for its network, mounts and processes. The processes in them, and their changes to interfaces,
+//! routes, packet filters and mounts, end with the namespaces, however those end.
 //!
-//! Each is a process, the parent of the next: whoever calls [`enter`]; the keeper, which makes the namespaces and ends
-//! them when its standard input closes, because the caller wants it or is gone; the first process inside, which covers
-//! what of the machine's files a node would change, and without which the kernel ends every other; and the program.
-//! Control groups and files have no namespace that would remove them: the keeper does.
+//! There is a chain of processes, each the parent of the next. The first is the caller of [`enter`]. The second is the
+//! keeper: it makes the namespaces, and ends them when its standard input closes. The third is the first process
+//! inside: it covers the machine's files that a node would change, and the kernel ends all other processes with it. The
+//! last is the program. No namespace removes control groups and files: the keeper does.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -25,21 +25,22 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, Uid};
 use tempfile::TempDir;
 
-/// First arguments by which a program that calls [`enter`] is told which process it is.
+/// First argument of the keeper. It selects the role of a process of a program that calls [`enter`].
 pub const KEEPER: &str = "keep-namespaces";
-/// See [`KEEPER`].
+/// First argument of the first process inside. See [`KEEPER`].
 pub const FIRST: &str = "first-in-namespaces";
 
-/// This very program, also where cargo has meanwhile put another in its file's place.
+/// This very program, even if cargo has replaced its file meanwhile.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// What begins the name of every control group of ours; the keeper's process id follows.
+/// Prefix of the names of our control groups. The keeper's process id follows.
 const CONTROL_GROUP: &str = "mcp-entra-node-";
-/// Tells what runs inside the name of its control group.
+/// Environment variable with the name of the control group, for processes inside.
 const GROUP_VARIABLE: &str = "TESTBED_CONTROL_GROUP";
-/// Folders of the machine that a node would write to: empty inside, and kept in memory.
+/// Folders of the machine that a node would write to. Inside they are empty and in memory.
 const COVERED: [&str; 4] = ["/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"];
-/// What a kubelet sets of the kernel, which no namespace holds: to it they are set already, and the machine's stay.
+/// Kernel settings that a kubelet changes, and that no namespace covers. The kubelet finds its values, and the
+/// machine's values stay.
 const KERNEL_SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -48,47 +49,48 @@ const KERNEL_SETTINGS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxkeys", "1000000"),
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
-/// Between the end of the last process in a control group and the kernel's notice of it, on a busy machine.
+/// Limit of the time between the end of the last process in a control group and the kernel's notice of it, on a busy
+/// machine.
 const EMPTIED: Duration = Duration::from_secs(20);
 
-/// Between two looks at whether the first process has ended, in milliseconds.
+/// Interval between two checks of the first process, in milliseconds.
 const POLL: u8 = 100;
 
-/// Runs this very program with these arguments in new namespaces, its output being ours, until it ends. `root` alone
-/// can.
+/// Runs this very program with these arguments in new namespaces until it ends. It shares our output. Only `root` can
+/// call it.
 ///
 /// # Errors
-/// Where namespaces cannot be made; what the keeper says stands on stderr.
+/// If namespaces cannot be made; what the keeper says stands on stderr.
 pub fn enter(arguments: &[String]) -> anyhow::Result<ExitStatus> {
     ensure_root()?;
     let mut keeper = Command::new(OURSELVES)
         .arg(KEEPER)
         .args(arguments)
         .stdin(Stdio::piped())
-        // Out of the terminal's foreground group: Ctrl-C ends us, and our end is what it waits for.
+        // Out of the terminal's foreground group: Ctrl-C ends us, and the keeper waits for our end.
         .process_group(0)
         .spawn()
         .context("start the keeper of the namespaces")?;
-    // Held until it has ended.
+    // Open until the keeper has ended.
     let input = keeper.stdin.take();
     let status = keeper.wait().context("wait for the keeper of the namespaces")?;
     drop(input);
     Ok(status)
 }
 
-/// Whether namespaces can be made at all.
+/// Returns whether namespaces can be made.
 ///
 /// # Errors
-/// Where we are not root.
+/// If we are not root.
 pub fn ensure_root() -> anyhow::Result<()> {
     ensure!(Uid::effective().is_root(), "only root can make the namespaces that a real node runs in: run it as root");
     Ok(())
 }
 
-/// The keeper: makes the namespaces, runs the first process in them, and removes control groups and files at the end.
+/// Keeper: makes the namespaces, runs the first process in them, and removes control groups and files at the end.
 ///
 /// # Errors
-/// Where a namespace, a control group or a folder cannot be made.
+/// If a namespace, a control group or a folder cannot be made.
 pub fn keep(arguments: &[String]) -> anyhow::Result<i32> {
     let hierarchies = hierarchies()?;
     remove_stale(&hierarchies);
@@ -97,18 +99,19 @@ pub fn keep(arguments: &[String]) -> anyhow::Result<i32> {
     for group in &groups {
         fs::create_dir(group).with_context(|| format!("make the control group {}", group.display()))?;
     }
-    // What is killed inside leaves its files here. The name is short, since the path of a socket may have 107 bytes.
+    // Processes that are killed inside leave their files here. The name is short, since the path of a socket has at
+    // most 107 bytes.
     let files =
         tempfile::Builder::new().prefix("mcp-entra-").tempdir().context("make a folder: is TMPDIR writable?")?;
-    // For children alone, and before there is a second thread. In the other namespaces we would keep the mounts alive that
-    // are to be gone before the files are removed.
+    // For children only, and before there is a second thread. In the other namespaces, the keeper would keep the mounts
+    // alive, which must be gone before the files are removed.
     let ended = unshare(CloneFlags::CLONE_NEWPID)
         .context("make a process namespace")
         .and_then(|()| run_first(&name, files.path(), arguments));
     let left: Vec<_> =
         groups.iter().filter_map(|group| remove_group(group).err()).chain(remove_files(files).err()).collect();
     left.iter().for_each(|error| eprintln!("left behind: {error:#}"));
-    // What is left behind is a failure, too.
+    // Remaining control groups or files are a failure, too.
     ended.map(|code| code.max(i32::from(!left.is_empty())))
 }
 
@@ -125,22 +128,23 @@ fn run_first(group: &str, files: &Path, arguments: &[String]) -> anyhow::Result<
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
 }
 
-/// Waits for its end, and brings it about when our standard input closes. Without a thread: in a process whose children
-/// are to be in another process namespace the kernel makes none.
+/// Waits for the end of the first process, and kills it when our standard input closes. It uses no thread: the kernel
+/// makes none in a process whose children are in another process namespace.
 fn until_unwanted(mut first: Child) -> anyhow::Result<ExitStatus> {
     loop {
         if let Some(status) = first.try_wait()? {
             return Ok(status);
         }
         if is_closed(std::io::stdin(), POLL.into())? {
-            // With the first, every process of its namespace is killed, before it can be waited for.
+            // The kernel kills every process of a namespace with the first one, before that can be waited for.
             first.kill()?;
             return Ok(first.wait()?);
         }
     }
 }
 
-/// Whether the other end is closed, or is so within this time. Nothing is ever written to it.
+/// Returns whether the other end of the pipe is closed, or closes within this time. Nothing is ever written to the
+/// pipe.
 fn is_closed(input: std::io::Stdin, within: PollTimeout) -> anyhow::Result<bool> {
     let mut files = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
     match poll(&mut files, within) {
@@ -150,13 +154,13 @@ fn is_closed(input: std::io::Stdin, within: PollTimeout) -> anyhow::Result<bool>
     }
 }
 
-/// The first process inside: covers what a node would change, runs the program, and takes leave of every process that
-/// has lost its parent, until the program ends.
+/// First process inside: covers the files that a node would change, runs the program, and reaps orphaned processes
+/// until the program ends.
 ///
 /// # Errors
-/// Where something cannot be mounted or the program does not start.
+/// If something cannot be mounted or the program does not start.
 pub fn first(arguments: &[String]) -> anyhow::Result<i32> {
-    // The keeper's own end is ours, and ours everybody's.
+    // This process ends with the keeper, and all others with this process.
     set_pdeathsig(Signal::SIGKILL)?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("make mount and network namespaces")?;
     let none = None::<&str>;
@@ -183,7 +187,7 @@ pub fn first(arguments: &[String]) -> anyhow::Result<i32> {
     }
 }
 
-/// The control group of these namespaces, as a path below where control groups are mounted.
+/// Returns the control group of these namespaces, as a path below the mount of control groups.
 ///
 /// # Errors
 /// Outside namespaces of our own.
@@ -191,13 +195,13 @@ pub(crate) fn control_group() -> anyhow::Result<String> {
     std::env::var(GROUP_VARIABLE).context("not in namespaces of our own")
 }
 
-/// Puts a file of ours in the place of one of the machine's.
+/// Replaces a file of the machine with one of ours.
 ///
 /// # Errors
-/// Where it cannot be mounted, as outside namespaces of our own.
+/// If it cannot be mounted, as outside namespaces of our own.
 pub fn replace_file(theirs: &str, ours: &Path) -> anyhow::Result<()> {
     let none = None::<&str>;
-    // A link into what is covered, such as systemd's /etc/resolv.conf, leads nowhere now.
+    // A link into a covered folder, such as systemd's /etc/resolv.conf, has no target now.
     if let (false, Ok(target)) = (Path::new(theirs).exists(), fs::read_link(theirs)) {
         let target = Path::new(theirs).parent().unwrap_or(Path::new("/")).join(target);
         fs::create_dir_all(target.parent().unwrap_or(Path::new("/")))?;
@@ -206,7 +210,7 @@ pub fn replace_file(theirs: &str, ours: &Path) -> anyhow::Result<()> {
     mount(Some(ours), theirs, none, MsFlags::MS_BIND, none).with_context(|| format!("replace {theirs}"))
 }
 
-/// Where control groups are mounted: one folder (version 2) or one for each controller.
+/// Mounts of control groups: one folder (version 2), or one for each controller.
 fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let found: Vec<PathBuf> = mounts
@@ -221,7 +225,7 @@ fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Those of keepers that were killed themselves.
+/// Removes the files of keepers that were killed themselves.
 fn remove_stale(hierarchies: &[PathBuf]) {
     for entry in hierarchies.iter().filter_map(|hierarchy| fs::read_dir(hierarchy).ok()).flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -249,7 +253,7 @@ fn remove_group(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The files of a control group are the kernel's, and go with it.
+/// The files of a control group belong to the kernel, and are removed with it.
 fn remove_tree(folder: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -260,7 +264,7 @@ fn remove_tree(folder: &Path) -> std::io::Result<()> {
     fs::remove_dir(folder)
 }
 
-/// Follows no link.
+/// Does not follow links.
 fn remove_files(files: TempDir) -> anyhow::Result<()> {
     let folder = files.path().to_owned();
     files.close().with_context(|| format!("remove {}", folder.display()))

@@ -1,5 +1,5 @@
-//! The OpenAPI documents of Kubernetes' own kinds, as data of the Go modules that it is built from: of the oldest version
-//! that is supported and of the one that the control plane runs.
+//! OpenAPI documents of the built-in kinds of Kubernetes, from the Go modules that it is built from. There are two
+//! versions: the oldest supported one, and the control plane's.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,20 +13,20 @@ use crate::go_modules;
 
 const MODULE: &str = "k8s.io/kubernetes";
 
-/// A version of Kubernetes.
+/// Version of Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kubernetes {
-    /// The oldest that is supported.
+    /// Oldest supported version.
     Oldest,
-    /// That of the control plane.
+    /// Version of the control plane.
     Newest,
 }
 
 impl Kubernetes {
-    /// The document of a group and version such as `apps/v1`; none where this Kubernetes has no such.
+    /// Returns the document of a group and version such as `apps/v1`; `None` if this Kubernetes does not have it.
     ///
     /// # Errors
-    /// Where Go is missing or cannot fetch the module. Blocks until it is fetched.
+    /// If Go is missing or cannot fetch the module. Blocks until it is fetched.
     pub fn document(self, api_version: &str) -> anyhow::Result<Option<Value>> {
         let name = match api_version.split_once('/') {
             Some((group, version)) => format!("apis__{group}__{version}_openapi.json"),

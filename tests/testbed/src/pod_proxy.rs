@@ -1,4 +1,4 @@
-//! A forward proxy to pods, for programs that poll pods at the addresses they announce, as the operator does.
+//! Forward proxy to pods, for programs that poll pods at their announced addresses, as the operator does.
 
 use std::sync::Arc;
 
@@ -12,31 +12,31 @@ use crate::forward::{Body, Limited, Target, forward};
 use crate::network_policy::{Identity, NetworkPolicies};
 use crate::serve::{Serving, answer, serve};
 
-/// A running proxy; it ends when dropped. It passes `GET http://10.244.B.C:PORT/…` on to the pod that announced that
+/// Running proxy; it ends when dropped. It forwards `GET http://10.244.B.C:PORT/…` to the pod that announced this
 /// address, and refuses everything else.
 pub struct PodProxy {
     serving: Serving,
 }
 
 impl PodProxy {
-    /// Starts it on a free loopback port, on the current tokio runtime.
+    /// Starts the proxy on a free loopback port, on the current tokio runtime.
     ///
     /// # Errors
-    /// Where it cannot listen.
+    /// If it cannot listen.
     pub async fn start() -> anyhow::Result<Self> {
         Ok(Self { serving: serve(None, |request, _| handle(request, None)).await? })
     }
 
-    /// The same, in the place of pods like these: what NetworkPolicies do not let them reach is not reached.
+    /// Starts a proxy for these pods. It refuses the connections that NetworkPolicies do not allow them.
     ///
     /// # Errors
-    /// As [`PodProxy::start`].
+    /// Same as [`PodProxy::start`].
     pub async fn start_as(policies: NetworkPolicies, identity: Identity) -> anyhow::Result<Self> {
         let guard = Arc::new((policies, identity));
         Ok(Self { serving: serve(None, move |request, _| handle(request, Some(Arc::clone(&guard)))).await? })
     }
 
-    /// What to name as HTTP proxy: `http://127.0.0.1:PORT`.
+    /// Value for the HTTP proxy: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.serving.address())
     }

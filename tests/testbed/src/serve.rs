@@ -1,4 +1,4 @@
-//! An HTTP server on a free loopback port, with or without TLS, that ends when its handle is dropped.
+//! HTTP server on a free loopback port, with or without TLS. It ends when its handle is dropped.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,10 +21,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::forward::Body;
 
 const CONNECTIONS: usize = 1024;
-/// For the TLS handshake, and for a request's head.
+/// Timeout of the TLS handshake, and of a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running server.
+/// Running server.
 pub(crate) struct Serving {
     address: SocketAddr,
     _task: AbortOnDropHandle<()>,
@@ -36,7 +36,7 @@ impl Serving {
     }
 }
 
-/// Answers every request with what `handler` makes of it and of the client's address.
+/// Answers every request with the result of `handler`, which gets the request and the client's address.
 pub(crate) async fn serve<H, F>(tls: Option<TlsAcceptor>, handler: H) -> anyhow::Result<Serving>
 where
     H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
@@ -48,7 +48,7 @@ where
     Ok(Serving { address, _task: AbortOnDropHandle::new(task) })
 }
 
-/// An answer of our own, whose text says why.
+/// Returns an answer of our own with the reason as its text.
 pub(crate) fn answer(status: StatusCode, why: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(Either::Right(Full::new(Bytes::from(why.into() + "\n"))));
     *response.status_mut() = status;
@@ -85,7 +85,7 @@ where
     H: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    // Parts of an event stream are not to wait for each other.
+    // Parts of an event stream must not wait for each other.
     let _ = stream.set_nodelay(true);
     let stream = match tls {
         None => tokio_util::either::Either::Left(stream),

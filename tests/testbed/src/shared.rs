@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, anyhow};
 
-/// Something slow to start that all tests of a binary use, on a tokio runtime of its own: every `#[tokio::test]` has
-/// another, which ends with the test. It is never dropped; the supervisor ends what it started when the process ends.
+/// Shared value that is slow to start, on its own tokio runtime: every `#[tokio::test]` has another runtime, which ends
+/// with the test. It is never dropped. The supervisor ends the processes when the test process ends.
 ///
 /// ```no_run
 /// # use testbed::{control_plane::ControlPlane, shared::Shared, supervisor::Supervisor};
@@ -19,12 +19,12 @@ use anyhow::{Context, anyhow};
 pub struct Shared<T>(OnceLock<Result<T, String>>);
 
 impl<T: Send + Sync + 'static> Shared<T> {
-    /// Not started yet.
+    /// Creates a value that is not started.
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// What was started; the first caller starts it, the others wait, blocking their threads.
+    /// Returns the started value. The first caller starts it. The others wait and block their threads.
     ///
     /// # Errors
     /// What `start` said, to every caller: it is not tried again.
@@ -44,7 +44,7 @@ impl<T: Send + Sync + 'static> Default for Shared<T> {
     }
 }
 
-/// Starts it on a thread whose runtime goes on for whatever tasks it left there.
+/// Starts the value on a thread whose runtime continues for its remaining tasks.
 fn on_own_runtime<T, F, R>(start: F) -> anyhow::Result<T>
 where
     T: Send + 'static,

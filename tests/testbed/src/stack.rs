@@ -1,5 +1,5 @@
-//! Everything the product runs on, started together: control plane, node, edge and Entra emulator; and, once
-//! installed, the product itself, by its chart.
+//! Complete environment of the product: control plane, node, edge and Entra emulator, and the product, installed by its
+//! chart.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -32,54 +32,53 @@ use crate::pod_proxy::PodProxy;
 use crate::programs::{GoPrograms, HELM};
 use crate::supervisor::Supervisor;
 
-/// Kind and name of the issuer that the examples name.
+/// Kind and name of the issuer in the examples.
 const ISSUER: (&str, &str) = ("ClusterIssuer", "letsencrypt");
 
-/// The name that pods know the emulated Entra by, where they have addresses of their own: the Service `entra` of the
-/// namespace `default`.
+/// Name of the emulated Entra for pods with their own addresses: the Service `entra` of the namespace `default`.
 const ENTRA_HOST: &str = "entra.default.svc.cluster.local";
 
-/// Seconds between two probes of a federated credential here; five minutes by default elsewhere.
+/// Interval between two probes of a federated credential, in seconds. The default is five minutes.
 const PROBE_INTERVAL_SECONDS: u32 = 5;
 
-/// Of a replica's log, what is told where something fails.
+/// Part of a replica's log that a failure shows.
 const LAST_LINES: usize = 20;
 
-/// Everything the product runs on. Dropping it ends every process and removes every file.
+/// Complete environment of the product. Dropping it ends every process and removes every file.
 pub struct Stack {
-    /// The Kubernetes API server and its controllers.
+    /// Kubernetes API server and its controllers.
     pub control_plane: ControlPlane,
-    /// Runs the pods.
+    /// Node that runs the pods.
     pub node: AnyNode,
     /// HTTPS on one port for every Ingress.
     pub edge: Edge,
     /// Microsoft Entra ID and Graph.
     pub entra: EntraEmulator,
-    /// The authority of every certificate that the edge shows.
+    /// Authority of every certificate that the edge presents.
     pub certificates: Arc<CertificateAuthority>,
-    /// Issues what Certificates of the examples' issuer ask for.
+    /// Issuer of the Certificates of the examples.
     pub certificate_manager: CertificateManager,
-    /// What the pod proxy heeds, and an egress proxy that a test starts.
+    /// Policies that the pod proxy applies, and also an egress proxy of a test.
     pub policies: NetworkPolicies,
-    /// What lies between the operator and pods that do not listen where they say.
+    /// Proxy between the operator and pods that do not listen at their announced address.
     pod_proxy: Option<PodProxy>,
     installed: OnceCell<()>,
     supervisor: Supervisor,
 }
 
-/// A node of either sort.
+/// Node of either sort.
 pub enum AnyNode {
-    /// Whose pods are processes.
+    /// Node whose pods are processes.
     Processes(Node),
-    /// Whose pods are containers.
+    /// Node whose pods are containers.
     Containers(ContainerNode),
 }
 
 impl AnyNode {
-    /// What the pod has written.
+    /// Returns the output of the pod.
     ///
     /// # Errors
-    /// Where it has not run.
+    /// If it has not run.
     pub async fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         match self {
             Self::Processes(node) => node.logs(namespace, pod),
@@ -87,10 +86,10 @@ impl AnyNode {
         }
     }
 
-    /// Kills the processes of a pod; none of them is asked to end.
+    /// Kills the processes of a pod without SIGTERM.
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If it does not run.
     pub async fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         match self {
             Self::Processes(node) => node.kill(namespace, pod),
@@ -100,17 +99,17 @@ impl AnyNode {
 }
 
 impl Stack {
-    /// Starts everything but the product. `report` gets a line for each part that stands.
+    /// Starts everything except the product. `report` gets a line for each started part.
     ///
     /// # Errors
-    /// Where a part does not come up, with the last lines of its log.
+    /// If a part does not come up, with the last lines of its log.
     pub async fn start(report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let supervisor = Supervisor::start()?;
-        // Whatever has to be built first, Rust's and Go's compilers work beside each other.
+        // Builds of Rust and Go run in parallel.
         let images = tokio::task::spawn_blocking(chart::images);
         let control_plane = ControlPlane::start(&supervisor).await?;
         let images = images.await??;
-        // The story's first step installs with it, and is not to be kept waiting.
+        // The first step of the story installs with it, and must not wait.
         GoPrograms::find_or_build(&supervisor, &HELM).await?;
         report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
         let node = Node::start(&control_plane, &supervisor, "node", images).await?;
@@ -120,10 +119,10 @@ impl Stack {
         Self::start_around(supervisor, control_plane, AnyNode::Processes(node), entra, report).await
     }
 
-    /// The same, with pods that are containers of these images, OCI archives; within [`crate::namespaces`] of its own.
+    /// Starts a stack whose pods are containers of these images, OCI archives; within its own [`crate::namespaces`].
     ///
     /// # Errors
-    /// Where a part does not come up, with the last lines of its log.
+    /// If a part does not come up, with the last lines of its log.
     pub async fn start_on_containers(images: &[PathBuf], report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let supervisor = Supervisor::start()?;
         ContainerNode::prepare(&supervisor, &[ENTRA_HOST]).await?;
@@ -181,10 +180,10 @@ impl Stack {
         })
     }
 
-    /// Installs the product with its chart, unless it stands already.
+    /// Installs the product with its chart, unless it is installed.
     ///
     /// # Errors
-    /// With Helm's own words.
+    /// Returns the error output of Helm.
     pub async fn install(&self) -> anyhow::Result<()> {
         let install = async || {
             self.furnish().await?;
@@ -193,22 +192,22 @@ impl Stack {
         self.installed.get_or_try_init(install).await.copied()
     }
 
-    /// Tells that somebody has installed it by other means.
+    /// Records that the product was installed by other means.
     pub async fn is_installed(&self) {
         self.installed.get_or_init(async || ()).await;
     }
 
-    /// Gives the cluster what it has before the product comes: the kinds of Gateway API and cert-manager, and the
-    /// namespace of whoever runs the Gateways.
+    /// Creates the objects of a cluster before the product's installation: the kinds of Gateway API and cert-manager,
+    /// and the namespace of the Gateways.
     ///
     /// # Errors
-    /// Where the API server refuses something.
+    /// If the API server refuses something.
     pub async fn furnish(&self) -> anyhow::Result<()> {
         let others = tokio::task::spawn_blocking(|| {
             anyhow::Ok([definitions::gateway_api()?, definitions::cert_manager()?].concat())
         });
         definitions::define(&self.control_plane.client()?, &others.await??).await?;
-        // With the certificate of their own listeners.
+        // Listeners with their own certificates.
         let certificate = self.certificates.issue(&["edge.example.com"])?;
         let infrastructure = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "infra"}});
         let secret = json!({
@@ -219,7 +218,7 @@ impl Stack {
         self.kubectl(&["apply", "-f", "-"], Some(&format!("---\n{infrastructure}\n---\n{secret}\n"))).await.map(drop)
     }
 
-    /// The chart's values here: an Entra of our own, and little patience.
+    /// Values of the chart for this stack: its own Entra, and short intervals.
     pub fn values(&self) -> Value {
         json!({
             "image": {"registry": REGISTRY},
@@ -235,29 +234,29 @@ impl Stack {
         })
     }
 
-    /// Helm as cluster administrator.
+    /// Returns Helm with the rights of the cluster administrator.
     ///
     /// # Errors
-    /// Where it cannot be built.
+    /// If it cannot be built.
     pub async fn helm(&self) -> anyhow::Result<Helm> {
         Helm::with_kubeconfig(&self.supervisor, self.control_plane.kubeconfig()).await
     }
 
-    /// Which of the operator's replicas leads, by the lease.
+    /// Returns the operator's replica that leads, by the lease.
     ///
     /// # Errors
-    /// Where the lease cannot be read.
+    /// If the lease cannot be read.
     pub async fn leader(&self) -> anyhow::Result<Option<String>> {
         let (namespace, name) = OPERATOR;
         let leases: Api<Lease> = Api::namespaced(self.control_plane.client()?, namespace);
         Ok(leases.get_opt(name).await?.and_then(|lease| lease.spec?.holder_identity))
     }
 
-    /// Kills the pod that leads, as a machine that fails does, and takes it out of the API server, as is done with what
-    /// such a machine ran: its Deployment puts another in its place. Returns the killed one's name.
+    /// Kills the leading pod, as a failed machine does, and deletes it from the API server. Its Deployment creates a
+    /// replacement. Returns the name of the killed pod.
     ///
     /// # Errors
-    /// Where none leads.
+    /// If none leads.
     pub async fn kill_leader(&self) -> anyhow::Result<String> {
         let (namespace, _) = OPERATOR;
         let leader = self.leader().await?.context("no replica leads")?;
@@ -267,10 +266,10 @@ impl Stack {
         Ok(leader)
     }
 
-    /// The last lines of each of the operator's replicas.
+    /// Returns the last log lines of each of the operator's replicas.
     ///
     /// # Errors
-    /// Where its pods cannot be listed.
+    /// If its pods cannot be listed.
     pub async fn operator_log(&self) -> anyhow::Result<String> {
         let (namespace, name) = OPERATOR;
         let pods: Api<Pod> = Api::namespaced(self.control_plane.client()?, namespace);
@@ -287,23 +286,23 @@ impl Stack {
         Ok(text)
     }
 
-    /// The folder of everything that runs here, which vanishes with it.
+    /// Folder of all files of the stack, which is removed with it.
     pub fn folder(&self) -> &Path {
         self.supervisor.folder()
     }
 
-    /// Runs kubectl as cluster administrator and returns what it prints.
+    /// Runs kubectl as cluster administrator and returns its output.
     ///
     /// # Errors
-    /// Where kubectl fails, with what it says.
+    /// If kubectl fails, with what it says.
     pub async fn kubectl(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
         self.kubectl_command_line(arguments).succeed(input).await
     }
 
-    /// Runs kubectl where it has to fail, and returns what it says then.
+    /// Runs a command of kubectl that must fail, and returns its error output.
     ///
     /// # Errors
-    /// Where kubectl succeeds.
+    /// If kubectl succeeds.
     pub async fn kubectl_refused(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         self.kubectl_command_line(arguments).fail(Some(input)).await
     }
@@ -313,13 +312,13 @@ impl Stack {
         command
             .arg("--kubeconfig")
             .arg(self.control_plane.kubeconfig())
-            // Discovery is cached below HOME otherwise, and would stay behind.
+            // Without this, discovery is cached below HOME and stays there.
             .env("KUBECACHEDIR", self.supervisor.folder().join("kubectl"));
         CommandLine::new("kubectl", command, arguments, Duration::from_secs(60))
     }
 }
 
-/// Gives pods a name for Entra, which runs beside them on their node: a Service without pods of its own.
+/// Creates a name of Entra for pods, a Service without pods. Entra runs beside the pods on their node.
 async fn name_entra(client: &kube::Client, entra: &EntraEmulator) -> anyhow::Result<()> {
     let mut labels = ENTRA_HOST.split('.');
     let (name, namespace) = (labels.next().unwrap_or_default(), labels.next().unwrap_or_default());
@@ -337,7 +336,7 @@ async fn name_entra(client: &kube::Client, entra: &EntraEmulator) -> anyhow::Res
     Ok(())
 }
 
-/// A path of this repository, as an argument.
+/// Path of this repository, as an argument.
 pub fn repository(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path).display().to_string()
 }

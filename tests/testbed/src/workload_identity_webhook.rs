@@ -1,7 +1,7 @@
-//! Plays the part of azure-workload-identity's webhook (1.6): gives pods that ask for it the projected token and the
-//! variables that Azure's libraries read.
+//! Double of azure-workload-identity's webhook (1.6): adds the projected token and the variables of Azure's libraries
+//! to pods that request them.
 //!
-//! It differs from the real one: there is no proxy sidecar, and it refuses a pod whose service account it cannot read.
+//! Differences from the real one: there is no proxy sidecar, and it refuses a pod whose service account it cannot read.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::certificates::CertificateAuthority;
 use crate::forward::Body;
 use crate::serve::{Serving, answer, serve};
 
-/// As the project's own chart names it.
+/// Name in the project's own chart.
 const NAME: &str = "azure-wi-webhook-mutating-webhook-configuration";
 const PATIENCE: Duration = Duration::from_secs(5);
 const LARGEST_POD: usize = 4 * 1024 * 1024;
@@ -38,15 +38,15 @@ const TOKEN_FILE: &str = "/var/run/secrets/azure/wi/token/azure-identity-token";
 const CLIENT_ID: &str = "azure.workload.identity/client-id";
 const TENANT_ID: &str = "azure.workload.identity/tenant-id";
 const EXPIRATION: &str = "azure.workload.identity/service-account-token-expiration";
-/// Names of containers and init containers that get nothing, with semicolons between.
+/// Annotation with the names of containers and init containers to skip, separated by semicolons.
 const SKIP_CONTAINERS: &str = "azure.workload.identity/skip-containers";
 
-/// A running webhook. When it is dropped its registration stays, so that pods that ask for it are refused.
+/// Running webhook. Its registration stays when it is dropped, so that pods that request it are refused.
 pub struct WorkloadIdentityWebhook {
     _serving: Serving,
 }
 
-/// What the webhook was installed with.
+/// Settings of the webhook.
 struct Installed {
     client: Client,
     tenant: String,
@@ -54,11 +54,12 @@ struct Installed {
 }
 
 impl WorkloadIdentityWebhook {
-    /// Serves it on a free loopback port and registers it for pods with the label `azure.workload.identity/use: "true"`.
-    /// Service accounts that name no tenant are of `tenant`; `authority` becomes `AZURE_AUTHORITY_HOST`.
+    /// Serves the webhook on a free loopback port and registers it for pods with the label
+    /// `azure.workload.identity/use: "true"`. `tenant` is the default of service accounts; `authority` becomes
+    /// `AZURE_AUTHORITY_HOST`.
     ///
     /// # Errors
-    /// Where it cannot listen, or the API server refuses the registration.
+    /// If it cannot listen, or the API server refuses the registration.
     pub async fn start(client: Client, tenant: &str, authority: &str) -> anyhow::Result<Self> {
         let ca = CertificateAuthority::new("azure-workload-identity-webhook")?;
         let installed =
@@ -149,8 +150,8 @@ async fn mutate(review: &Value, installed: &Installed) -> anyhow::Result<PodSpec
     Ok(with_identity(spec, &annotations, &account, &installed.tenant, &installed.authority))
 }
 
-/// The pod with the token's volume, and every container that is not to be skipped with its mount and the variables that it
-/// does not set itself.
+/// Returns the pod with the token's volume. Each container that is not skipped gets its mount, and the variables that
+/// it does not set itself.
 fn with_identity(
     mut spec: PodSpec,
     annotations: &Value,

@@ -1,4 +1,4 @@
-//! What stands behind the edge and the proxy in tests: an HTTP server at a pod's address, and the objects that lead to it.
+//! Backend of tests for the edge and the proxy: an HTTP server at a pod's address, and the objects that route to it.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -15,14 +15,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::control_plane;
 
-/// Answers every path with JSON: its name, the path, and the headers it got; `/echo` with the request's body as it comes.
+/// Answers every path with JSON: its name, the path, and the received headers. `/echo` streams the request's body back.
 pub(crate) struct Backend {
     pub(crate) pod: Announced,
     pub(crate) port: u16,
     _task: AbortOnDropHandle<()>,
 }
 
-/// An address that no other test of this process has.
+/// Returns an address that no other test of this process has.
 pub(crate) fn unused_pod() -> Announced {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [third, fourth] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -54,7 +54,7 @@ async fn tell(State(name): State<&'static str>, request: Request) -> String {
     json!({ "name": name, "path": request.uri().to_string(), "headers": headers }).to_string()
 }
 
-/// Makes or replaces a Service with one port, `http`, and the endpoints it has.
+/// Creates or replaces a Service with one port, `http`, and its endpoints.
 pub(crate) async fn service(namespace: &str, name: &str, port: u16, endpoints: &[(&str, bool)]) {
     let client = control_plane().client().unwrap();
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);

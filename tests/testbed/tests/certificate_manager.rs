@@ -1,4 +1,4 @@
-//! The testbed's cert-manager issues, fails and lets expire as it is told, on the real definitions.
+//! Tests of the testbed's cert-manager, which issues, fails and lets certificates expire, with the real definitions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use testbed::definitions::{cert_manager, define};
 use crate::backend::apply;
 use crate::{control_plane, namespace, until};
 
-/// A manager of a test's own, whose issuer has the name of the test's namespace.
+/// Manager of one test. Its issuer has the name of the test's namespace.
 struct Bed {
     namespace: String,
     manager: CertificateManager,
@@ -25,7 +25,7 @@ impl Bed {
     async fn new() -> Self {
         let (client, namespace) = (control_plane().client().unwrap(), namespace().await);
         let authority = Arc::new(CertificateAuthority::new("test").unwrap());
-        // It runs before there are the definitions, unless another test was faster.
+        // It runs before the definitions exist, unless another test was faster.
         let manager = CertificateManager::start(client.clone(), "ClusterIssuer", &namespace, authority);
         define(&client, &cert_manager().unwrap()).await.unwrap();
         Self { namespace, manager }
@@ -51,7 +51,7 @@ impl Bed {
         apply(&self.certificates(), name, certificate).await;
     }
 
-    /// Waits until the condition has that reason and says that, and returns the status.
+    /// Waits until the condition has this reason and message, and returns the status.
     async fn until_says(&self, condition: &str, status: &str, reason: &str, says: &str) -> Value {
         let mut found = Value::Null;
         until(&format!("{condition} is {status}, {reason}: {says}"), async || {
@@ -78,7 +78,7 @@ async fn a_certificate_of_the_issuer_is_issued_and_follows_its_names_and_another
     assert_eq!(status["revision"], 1);
     let time = |name: &str| status[name].as_str().unwrap().parse::<Timestamp>().unwrap();
     assert!(time("notBefore") < time("renewalTime") && time("renewalTime") < time("notAfter"));
-    // It was there before.
+    // The condition was there before.
     let theirs = bed.certificates().get("theirs").await.unwrap();
     assert!(theirs.data.get("status").is_none() && bed.secrets().get_opt("theirs-tls").await.unwrap().is_none());
     let secret = bed.secrets().get("web-tls").await.unwrap();

@@ -1,4 +1,4 @@
-//! The control plane is a real one, of the version it says, and tells who wrote what.
+//! Tests of the control plane: it is real, has the stated version, and logs writes with their users.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{control_plane, namespace, until};
 
-/// What it says on either output. Its cache, in the home folder by default, goes where the kubeconfig is.
+/// Returns kubectl's output and errors. Its cache, in the home folder by default, is beside the kubeconfig.
 fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(control_plane().kubectl());
     command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
@@ -106,10 +106,10 @@ async fn the_audit_log_tells_of_writes_and_not_of_reads() {
     assert_eq!(told, [("patch", "configmaps", 201), ("delete", "configmaps", 200)]);
     assert_eq!(events[0].name.as_deref(), Some("one"));
 
-    // A user is that user alone; a star stands for what follows.
+    // A name matches only this user; a star matches any suffix.
     assert!(log.writes(since, "adm").unwrap().is_empty());
     assert!(log.writes(since, "adm*").unwrap().len() >= 2);
-    // What came before a mark is not counted after it.
+    // Writes before a mark are not counted after it.
     assert!(ours(log.mark().unwrap()).is_empty());
 }
 
@@ -129,7 +129,7 @@ async fn what_the_operator_reads_is_logged_and_is_no_write() {
 
     let (log, user) = (plane.audit(), "system:serviceaccount:mcp-entra-system:operator");
     let since = log.mark().unwrap();
-    // What is refused is asked, too.
+    // Refused requests are included, too.
     maps.get("one").await.unwrap_err();
     until("the read is logged", async || !log.requests(since, user).unwrap().is_empty()).await;
     let read = &log.requests(since, user).unwrap()[0];
@@ -139,7 +139,8 @@ async fn what_the_operator_reads_is_logged_and_is_no_write() {
 
 #[tokio::test]
 async fn owners_are_protected_as_in_a_hardened_cluster() {
-    // OwnerReferencesPermissionEnforcement: who may not update an owner's finalizers may not block its deletion.
+    // OwnerReferencesPermissionEnforcement: a user without update rights on an owner's finalizers must not block its
+    // deletion.
     let plane = control_plane();
     let namespace = namespace().await;
     let client = plane.client().unwrap();

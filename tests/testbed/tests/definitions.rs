@@ -1,4 +1,4 @@
-//! The kinds of others can be had, each by itself, on a control plane that has none of them.
+//! Tests that third-party kinds can be defined, each by itself, on a control plane without them.
 
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};

@@ -1,4 +1,4 @@
-//! The edge serves what the Ingresses of its class say, and nothing else.
+//! Tests that the edge serves only the Ingresses of its class.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(crate) fn edge() -> &'static Edge {
     EDGE.get_or_start(async || Edge::start(control_plane().client()?).await).unwrap()
 }
 
-/// A namespace with a host of its own, its certificate in the Secret `tls`.
+/// Namespace with its own host, whose certificate is in the Secret `tls`.
 pub(crate) struct Site {
     pub(crate) namespace: String,
     host: String,
@@ -53,7 +53,7 @@ impl Site {
         apply(&secrets, name, secret).await;
     }
 
-    /// An Ingress whose paths, of (path, type, service), are those of this host.
+    /// Returns an Ingress of this host with these paths: (path, type, service).
     pub(crate) async fn ingress(&self, class: &str, secret: &str, paths: &[(&str, &str, &str)]) {
         let paths: Vec<_> = paths
             .iter()
@@ -90,7 +90,7 @@ impl Site {
         self.builder().build().unwrap().get(self.url(path)).send().await
     }
 
-    /// Waits until the edge has learnt enough to answer so.
+    /// Waits until the edge answers this way.
     pub(crate) async fn until_status(&self, path: &str, status: StatusCode) {
         let what = format!("{path} is answered with {status}");
         until(&what, async || self.get(path).await.is_ok_and(|response| response.status() == status)).await;
@@ -107,7 +107,7 @@ impl Site {
     }
 }
 
-/// A site with one backend at `/`.
+/// Returns a site with one backend at `/`.
 pub(crate) async fn simple(name: &'static str) -> (Site, Backend) {
     let (site, backend) = (Site::new().await, Backend::start(name).await);
     service(&site.namespace, "one", backend.port, &[(&backend.pod.to_string(), true)]).await;
@@ -147,7 +147,7 @@ async fn the_longest_path_of_the_host_wins_and_prefixes_are_of_whole_elements() 
 #[tokio::test]
 async fn another_host_and_another_class_are_not_served() {
     let (site, backend) = simple("one").await;
-    // The certificate is of the connection's name; the request's is another.
+    // The certificate follows the connection's name; the request has another one.
     let client = site.builder().http1_only().build().unwrap();
     let response = client.get(site.url("/")).header("host", "other.example.com").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
@@ -218,7 +218,7 @@ async fn bodies_stream_both_ways_unbuffered() {
         send("first");
         let request = builder.build().unwrap().post(site.url("/echo"));
         let mut response = request.body(reqwest::Body::wrap(StreamBody::new(parts))).send().await.unwrap();
-        // Each part is sent only when the one before has come back.
+        // Each part is sent after the previous one has come back.
         assert_eq!(response.chunk().await.unwrap().unwrap(), "first");
         send("second");
         assert_eq!(response.chunk().await.unwrap().unwrap(), "second");
@@ -230,7 +230,7 @@ async fn bodies_stream_both_ways_unbuffered() {
 #[tokio::test]
 async fn endpoints_take_turns_and_one_that_cannot_be_reached_costs_nobody_a_request() {
     let (site, first) = simple("first").await;
-    // At the same port as the first, of another pod.
+    // Same port as the first, of another pod.
     let pod = unused_pod();
     let dead = unused_pod();
     let listener = tokio::net::TcpListener::bind(pod.dialable(first.port)).await.unwrap();
@@ -254,7 +254,7 @@ async fn endpoints_take_turns_and_one_that_cannot_be_reached_costs_nobody_a_requ
 async fn only_ready_endpoints_of_the_testbed_are_dialled_and_at_their_loopback_address() {
     let (site, backend) = simple("one").await;
     let pod = backend.pod.to_string();
-    // Not ready; and an address outside the testbed, at which another machine may be.
+    // One is not ready. The other is an address outside the testbed, which another machine may have.
     service(&site.namespace, "one", backend.port, &[(&pod, false), ("10.9.9.9", true)]).await;
     site.until_status("/", StatusCode::SERVICE_UNAVAILABLE).await;
     let (_, text) = site.answer("/").await;
@@ -277,7 +277,7 @@ async fn an_ingress_status_is_written_once() {
         status.load_balancer?.ingress?.into_iter().next()?.hostname
     };
     until("its status is written", async || written().await.as_deref() == Some("localhost")).await;
-    // Changes to other objects give the edge occasions to write again.
+    // Changes to other objects trigger the edge, so that it could write again.
     for ready in [false, true, false, true] {
         service(&site.namespace, "two", 80, &[("10.244.1.1", ready)]).await;
     }

@@ -1,4 +1,4 @@
-//! The edge plays the part of a Gateway API implementation, on the real definitions.
+//! Tests of the edge as a Gateway API implementation, with the real definitions.
 
 use axum::body::Bytes;
 use http_body_util::StreamBody;
@@ -16,7 +16,7 @@ use crate::backend::{Backend, apply, service};
 use crate::edge::edge;
 use crate::{control_plane, namespace, until};
 
-/// A namespace with a Gateway `shared`, whose certificate is the Secret `cert`, and one pod behind the Service `web`.
+/// Namespace with a Gateway `shared`, whose certificate is the Secret `cert`, and one pod behind the Service `web`.
 struct Site {
     namespace: String,
     host: String,
@@ -26,7 +26,7 @@ struct Site {
 
 impl Site {
     async fn new() -> Self {
-        // The edge runs before there are the definitions, unless another test was faster.
+        // The edge runs before the definitions exist, unless another test was faster.
         edge();
         define(&control_plane().client().unwrap(), &gateway_api().unwrap()).await.unwrap();
         let namespace = namespace().await;
@@ -72,7 +72,7 @@ impl Site {
         apply(&self.api(kind), name, object).await;
     }
 
-    /// A route of this host's paths below `/mcp`.
+    /// Returns a route of this host for paths below `/mcp`.
     async fn route(&self, hostname: &str, parent: Value, service: &str, limit: &str) {
         let rule = json!({
             "matches": [{ "path": { "type": "PathPrefix", "value": "/mcp" } }],
@@ -83,7 +83,8 @@ impl Site {
         self.put("HTTPRoute", "web", spec).await;
     }
 
-    /// Waits until the condition of that type has that reason, for the generation that is. The object is a kind and a name.
+    /// Waits until the condition of this type has this reason, for the current generation. The object is a kind and a
+    /// name.
     async fn until_reason(&self, (kind, name): (&str, &str), pointer: &str, condition: &str, reason: &str) {
         until(&format!("{condition} of {kind} {name} is {reason}"), async || {
             let object = self.api(kind).get(name).await.unwrap();
@@ -192,7 +193,7 @@ async fn a_time_out_ends_an_answer_that_lasts_and_zero_lets_it_last() {
         )
         .await;
         site.until_route("Accepted", "Accepted").await;
-        // The edge's table is as new as the status that it writes.
+        // The edge's table is as new as its written status.
         let (sender, parts) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, std::io::Error>>();
         sender.unbounded_send(Ok(Frame::data("first".into()))).unwrap();
         let body = reqwest::Body::wrap(StreamBody::new(parts));

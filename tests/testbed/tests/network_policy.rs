@@ -1,4 +1,4 @@
-//! NetworkPolicies decide what the edge and the proxies pass on.
+//! Tests that NetworkPolicies apply to the edge and the proxies.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -15,13 +15,13 @@ use crate::backend::{Backend, apply};
 use crate::edge::simple;
 use crate::{control_plane, namespace, until};
 
-/// Makes a pod that has the backend's address, as far as the API server knows, and the label `app`.
+/// Creates a pod with the backend's address in the API server, and the label `app`.
 async fn pod_of(backend: &Backend, namespace: &str) {
     let pods: Api<Pod> = Api::namespaced(control_plane().client().unwrap(), namespace);
     let pod: Pod = serde_json::from_value(json!({
         "metadata": { "name": "web", "labels": { "app": "web" } },
         "spec": {
-            // No node: the process is the test's own.
+            // The pod has no node: its process is the test itself.
             "nodeSelector": { "nowhere": "true" },
             "containers": [{ "name": "c", "image": "i", "ports": [{ "name": "http", "containerPort": backend.port }] }],
         },
@@ -42,7 +42,7 @@ async fn policy(namespace: &str, spec: Value) {
     apply(&policies, "web", policy).await;
 }
 
-/// Lets pods of that namespace in, at the port `http`.
+/// Allows pods of this namespace at the port `http`.
 fn from(namespace: &str) -> Value {
     let namespace = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
     json!({

@@ -1,4 +1,4 @@
-//! The node runs what the control plane binds to it, and tells the truth about it.
+//! Tests that the node runs pods bound to it, and reports their correct status.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::{SUPERVISOR, control_plane, namespace, until};
 
 const PORT: u16 = 8080;
 
-/// A namespace and a node of a test's own.
+/// Namespace and node of one test.
 pub(crate) struct Bed {
     client: Client,
     pub(crate) namespace: String,
@@ -100,7 +100,7 @@ impl Bed {
         self.api::<Pod>().patch(pod, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    /// Waits until the pod has an event of that reason that says so.
+    /// Waits until the pod has an event with this reason and message.
     pub(crate) async fn until_event(&self, pod: &str, reason: &str, says: &str) {
         let wanted = ListParams::default().fields(&format!("involvedObject.name={pod},reason={reason}"));
         until(&format!("pod {pod} has an event {reason} that says {says:?}"), async || {
@@ -143,14 +143,14 @@ pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// What the pod's program answers at `path`; the error if it cannot be reached.
+/// Returns the answer of the pod's program at `path`, or the error if it cannot be reached.
 async fn ask(pod: &Pod, path: &str) -> reqwest::Result<String> {
     let announced = pod.status.as_ref().unwrap().pod_ip.as_ref().unwrap();
     let address = announced.parse::<Announced>().unwrap().dialable(PORT);
     reqwest::get(format!("http://{address}{path}")).await?.text().await
 }
 
-/// A container that serves, and is ready while the ConfigMap `config` says so.
+/// Returns a container that serves, and is ready while the ConfigMap `config` has `ready`.
 fn server() -> Value {
     let probe = json!({ "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "failureThreshold": 1 });
     json!({
@@ -259,7 +259,7 @@ async fn a_container_that_fails_its_liveness_probe_is_restarted() {
     let mut spec = server_pod();
     let probe = spec["containers"][0]["readinessProbe"].clone();
     spec["containers"][0]["livenessProbe"] = probe.clone();
-    // Without it, a liveness probe this impatient would end the program before it listens.
+    // Without it, such an impatient liveness probe would end the program before it listens.
     spec["containers"][0]["startupProbe"] = probe;
     spec["containers"][0]["startupProbe"]["failureThreshold"] = json!(60);
     bed.create_pod("web", spec).await;

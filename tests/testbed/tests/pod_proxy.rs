@@ -1,4 +1,4 @@
-//! The pod proxy reaches pods at the addresses they announce, and nothing else.
+//! Tests that the pod proxy only reaches pods at their announced addresses.
 
 use reqwest::{Client, Proxy, StatusCode};
 use serde_json::Value;
@@ -32,7 +32,7 @@ async fn another_method_and_another_address_are_refused() {
         client.get(at(&backend.pod.listening().to_string())),
         client.get(at("10.245.0.1")),
         client.get(at("localhost")),
-        // Not through the proxy, but to it.
+        // A request to the proxy itself, not through it.
         Client::new().get(proxy.url()),
     ] {
         let response = request.send().await.unwrap();

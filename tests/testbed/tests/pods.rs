@@ -1,4 +1,4 @@
-//! How a pod is killed, and as whom it calls the API server.
+//! Tests of killing a pod, and of its account at the API server.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -19,7 +19,7 @@ async fn a_killed_pod_is_not_asked_to_end_nor_started_again_and_its_neighbour_ru
     let killed = bed.until_pod("killed", "has ended", |pod| exit_code(pod) == Some(137)).await;
     assert_eq!(container(&killed).unwrap().restart_count, 0);
     assert_eq!(bed.node.logs(&bed.namespace, "killed").unwrap(), "up\n");
-    // Its log may be there before its status. Once it has ended, it runs no more.
+    // The log may exist before the status. After its end, the pod does not run any more.
     bed.until_pod("neighbour", "runs on", |pod| phase(pod) == "Running").await;
     bed.stop().await;
 }

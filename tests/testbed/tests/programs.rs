@@ -1,4 +1,4 @@
-//! The project's own programs are those of the source as it is.
+//! Tests that the project's own programs are built from the current source.
 
 use testbed::programs::program;
 

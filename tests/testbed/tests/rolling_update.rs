@@ -1,4 +1,4 @@
-//! A Deployment is rolled over, and its pods are evicted, while people use it through the edge and never wait.
+//! Tests that a rollout of a Deployment, and evictions of its pods, interrupt no request through the edge.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -29,7 +29,7 @@ fn deployment(node: &str, version: &str) -> Value {
         "env": [{ "name": "VERSION", "value": version }],
         "volumeMounts": [{ "name": "config", "mountPath": "/etc/server" }],
         "readinessProbe": probe,
-        // Whoever still has the old endpoints is served meanwhile.
+        // Clients with the old endpoints are still served.
         "lifecycle": { "preStop": { "sleep": { "seconds": 2 } } },
     });
     let template = json!({
@@ -67,7 +67,7 @@ async fn roll_out(bed: &Bed, version: &str) {
     .await;
 }
 
-/// Pods that are not on their way out.
+/// Returns pods that are not terminating.
 async fn pods(bed: &Bed) -> Vec<Pod> {
     let mut pods = bed.api::<Pod>().list(&ListParams::default().labels("app=web")).await.unwrap().items;
     pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());

@@ -1,4 +1,4 @@
-//! Init containers and sidecars: their order, their restarts, and what their pod's status tells of them.
+//! Tests of init containers and sidecars: their order, their restarts, and the pod's status.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
@@ -15,12 +15,13 @@ use tokio::net::UnixStream;
 use crate::node::{Bed, condition, phase, shell};
 use crate::until;
 
-/// Runs until it is told to end, then does this. The shell itself would tell that its `sleep` is ended, too.
+/// Returns a script that runs until SIGTERM, and then runs `then`. It discards standard error, since the shell reports
+/// the end of its `sleep` there.
 fn until_told(then: &str) -> String {
     format!("exec 2>/dev/null; trap '{then}; exit 0' TERM; while :; do sleep 0.05; done")
 }
 
-/// A container with the folder `/scratch` that all of a pod share.
+/// Returns a container with the folder `/scratch`, which all containers of a pod share.
 fn sharing(name: &str, script: &str) -> Value {
     let mut shell = shell(script);
     shell["name"] = json!(name);
@@ -45,7 +46,7 @@ fn init(pod: &Pod, index: usize) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.init_container_statuses.as_ref()?.get(index)
 }
 
-/// What an init container waits for.
+/// Returns the reason and the message with which an init container waits.
 fn waits(pod: &Pod, index: usize) -> (String, String) {
     let waiting = init(pod, index).and_then(|status| status.state.as_ref()?.waiting.clone()).unwrap_or_default();
     (waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default())
@@ -171,7 +172,7 @@ async fn a_sidecar_waits_for_its_secret_and_is_stopped_once_the_container_has_co
     bed.until_pod("web", "waits", |pod| waits(pod, 0).0 == "CreateContainerConfigError").await;
     bed.create::<Secret>(json!({ "metadata": { "name": "web-backend" }, "stringData": { "word": "hush" } })).await;
     bed.until_pod("web", "succeeds", |pod| phase(pod) == "Succeeded").await;
-    // That of main, whose name is shorter, comes first.
+    // The event of `main`, whose name is shorter, comes first.
     assert_eq!(bed.node.logs(&bed.namespace, "web").unwrap(), "hush\nmain has\nstopped\n");
     bed.stop().await;
 }
@@ -190,7 +191,7 @@ async fn a_sidecar_that_is_deaf_is_killed_after_what_is_left_of_the_grace() {
     bed.stop().await;
 }
 
-/// A pod as the operator makes it for a backend that speaks over stdio.
+/// Returns a pod as the operator makes it for a backend that speaks over stdio.
 fn backend_pod() -> Value {
     let shim = json!({ "name": "backend-shim", "mountPath": "/run/mcp-entra/shim" });
     let read_only = json!({ "name": "backend-shim", "mountPath": "/run/mcp-entra/shim", "readOnly": true });

@@ -1,4 +1,4 @@
-//! Processes end when they should, and with them everything they left.
+//! Tests that processes end in time, and that nothing of them remains.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn shell(supervisor: &Supervisor, name: &str, script: &str) -> Command {
 }
 
 fn exists(pid: u32) -> bool {
-    // A process that has ended stays as a zombie until its parent has asked.
+    // An ended process stays a zombie until its parent has waited for it.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
@@ -99,7 +99,7 @@ async fn a_stopped_supervisor_starts_nothing_more() {
     assert!(supervisor.spawn(command).await.is_err());
 }
 
-/// Runs itself once more as the process that is killed: with `HOLD` set it starts children, tells of them, and waits.
+/// Starts this test again as the process to kill. With `HOLD` set it starts children, prints them, and waits.
 #[tokio::test]
 async fn a_killed_test_process_leaves_no_process_and_no_folder() {
     if std::env::var_os("TESTBED_HOLD").is_some() {
@@ -125,7 +125,7 @@ async fn a_killed_test_process_leaves_no_process_and_no_folder() {
 async fn hold() {
     let supervisor = start();
     let mut pids = Vec::new();
-    // One that ends when asked, one that does not.
+    // One ends on request, the other does not.
     for (name, script) in [("polite", "sleep 1000"), ("stubborn", "trap '' TERM; while :; do sleep 0.05; done")] {
         let child = supervisor.spawn(shell(&supervisor, name, script)).await.unwrap();
         pids.push(child.pid());

@@ -1,4 +1,4 @@
-//! The testbed held to its word: one binary, so that its tests share one control plane.
+//! Tests of the testbed. They are one binary, so that they share one control plane.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -33,7 +33,7 @@ use testbed::supervisor::Supervisor;
 
 const SUPERVISOR: &str = env!("CARGO_BIN_EXE_testbed-supervisor");
 
-/// The control plane of this binary.
+/// Control plane of this binary.
 fn control_plane() -> &'static ControlPlane {
     static CONTROL_PLANE: Shared<ControlPlane> = Shared::new();
     CONTROL_PLANE
@@ -46,7 +46,7 @@ fn control_plane() -> &'static ControlPlane {
         .unwrap()
 }
 
-/// A new namespace of the shared control plane.
+/// Creates a namespace on the shared control plane.
 async fn namespace() -> String {
     let namespaces: Api<Namespace> = Api::all(control_plane().client().unwrap());
     let new: Namespace =
@@ -54,7 +54,7 @@ async fn namespace() -> String {
     namespaces.create(&PostParams::default(), &new).await.unwrap().metadata.name.unwrap()
 }
 
-/// Polls until the condition holds; fails the test with what was awaited after a minute.
+/// Polls until the condition holds. After a minute, it fails the test with the awaited condition.
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {

@@ -1,4 +1,4 @@
-//! The testbed's azure-workload-identity webhook keeps the contract, and the node runs what it makes of a pod.
+//! Tests of the azure-workload-identity webhook's contract, and of its pods on the node.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,7 +20,7 @@ fn webhook() {
         .unwrap();
 }
 
-/// Runs a pod of the account `graph` that prints what it has, and returns that.
+/// Runs a pod of the account `graph` that prints its environment, and returns the output.
 async fn printed(bed: &Bed, name: &str, labels: Value) -> Vec<String> {
     let script = r#"echo "$AZURE_CLIENT_ID"; echo "$AZURE_TENANT_ID"; echo "$AZURE_AUTHORITY_HOST"; \
         cat "$AZURE_FEDERATED_TOKEN_FILE"; echo; echo end; sleep 100"#;

@@ -1,4 +1,5 @@
-//! `cargo demo`: the product's story on a real control plane, a line a step; then it stays up to be tried by hand.
+//! `cargo demo`: plays the product's story on a real control plane, one line for each step. Then it keeps running, to
+//! be used by hand.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ struct Arguments {
     exit: bool,
 }
 
-/// What a shell expects of a program that Ctrl-C ended.
+/// Exit code that a shell expects of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
@@ -36,7 +37,7 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        // What runs ends with us: its supervisor sees our end of the pipe close.
+        // The supervisor sees our end of the pipe close, and ends everything that runs.
         _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
     }
 }
@@ -91,7 +92,7 @@ async fn in_a_cluster(arguments: &Arguments) -> anyhow::Result<bool> {
         return Ok(all);
     }
     println!("\n{verdict}\n");
-    // The credential is still there, as it would be in Entra.
+    // The credential still exists, as it would in Entra.
     SERVER.play(&world).await?;
     world.condition(ConditionType::Ready, "True").await?;
     by_hand(&world).await?;

@@ -23,7 +23,7 @@ struct Arguments {
     process: Option<Process>,
 }
 
-/// Which of the processes this is, if not the one that was called.
+/// Role of this process, unless it is the one that the user started.
 #[derive(Subcommand)]
 #[command(hide = true)]
 enum Process {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Has everything built, which takes a network; inside there is none.
+/// Builds everything, which needs a network. Inside the namespaces there is none.
 fn outside() -> anyhow::Result<i32> {
     println!(
         "mcp-entra on a real node: containerd, kubelet, kube-proxy and our own images; Entra and Graph are emulated."

@@ -1,4 +1,4 @@
-//! The server's own authorization server: a client that is given the URL alone signs alice in.
+//! Sign-in at the server's own authorization server: a client that only has the URL signs alice in.
 
 use anyhow::{Context, ensure};
 use entra_emulator::sign_in::Browser;
@@ -14,7 +14,7 @@ use super::callers::call;
 use super::world::{SERVER, World};
 use crate::report::Evidence;
 
-/// The client's redirect URI. Nobody listens there: the browser stops before it.
+/// Redirect URI of the client. Nothing listens there: the browser stops before it.
 const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
 const CLIENT: &str = "Demo client";
 const TOOL: &str = "get_user_details";
@@ -72,14 +72,14 @@ fn add_redirect_uri(world: &World, redirect_uri: &str) -> anyhow::Result<()> {
     })
 }
 
-/// The client library's own sign-in, by the server's URL alone.
+/// Signs in with the client library, which only has the server's URL.
 async fn manager(world: &World) -> anyhow::Result<AuthorizationManager> {
     let mut manager = AuthorizationManager::new(world.url()).await?;
     manager.with_client(world.http.clone())?;
     Ok(manager)
 }
 
-/// Alice's way through the pages, and the code's to the client. Returns the heading of the page that asked her.
+/// Follows the pages as alice, and passes the code to the client. Returns the heading of the consent page.
 async fn approve(world: &World, url: &str, manager: &AuthorizationManager) -> anyhow::Result<String> {
     let (edge, entra) = (world.stack.certificates.pem(), world.stack.entra.ca_pem());
     let browser = Browser::knowing(&[&edge, entra], &[(&world.host, world.stack.edge.address())])?;

@@ -1,4 +1,4 @@
-//! Identity of the caller at a backend: an assertion that the backend verifies by the companion's key, and that is no
+//! Identity of the caller at a backend: an assertion that the backend verifies with the companion's key. It is not a
 //! token for the companion itself.
 
 use anyhow::{Context, ensure};
@@ -13,15 +13,15 @@ use super::world::World;
 use super::{backends, callers};
 use crate::report::Evidence;
 
-/// The server of this step.
+/// Server of this step.
 const NAME: &str = "identity";
-/// A tool that returns the message as its backend received it.
+/// Tool that returns the message as its backend received it.
 const TOOL: &str = "whoami";
-/// The member of `_meta` that holds the assertion.
+/// Member of `_meta` that holds the assertion.
 const MEMBER: &str = "dev.mcp-entra/assertion";
-/// The value of `typ` in the header of an assertion.
+/// Value of `typ` in the header of an assertion.
 const TOKEN_TYPE: &str = "mcp-entra-assertion+jwt";
-/// The port of the companion that serves the key of its assertions.
+/// Port of the companion that serves the key of its assertions.
 const ADMIN_PORT: u16 = 8081;
 
 pub(super) async fn is_verified(world: &World) -> anyhow::Result<Evidence> {
@@ -48,7 +48,7 @@ pub(super) async fn is_verified(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// The assertion that the backend received, in place of one that the client made up.
+/// Returns the assertion that the backend received, instead of a forged one from the client.
 async fn received(world: &World, url: &str, token: &str) -> anyhow::Result<String> {
     let forged = "made.up.here";
     let params = json!({"name": TOOL, "arguments": {}, "_meta": {MEMBER: forged}});
@@ -60,7 +60,7 @@ async fn received(world: &World, url: &str, token: &str) -> anyhow::Result<Strin
     Ok(assertion.to_owned())
 }
 
-/// The keys on the admin port of the server's pod.
+/// Returns the keys on the admin port of the server's pod.
 async fn published_keys(world: &World) -> anyhow::Result<JwkSet> {
     let pod = world.pods_of(NAME).await?.into_iter().next().context("the server has a pod")?;
     let address: Announced = pod.status.and_then(|status| status.pod_ip).context("its pod has an address")?.parse()?;
@@ -72,7 +72,7 @@ async fn published_keys(world: &World) -> anyhow::Result<JwkSet> {
     Ok(world.http.get(url).send().await?.error_for_status()?.json().await?)
 }
 
-/// The claims, if they say of this call that alice makes it.
+/// Returns the claims, if they show that alice makes this call.
 fn verified(world: &World, assertion: &str, keys: &JwkSet) -> anyhow::Result<Value> {
     let header = decode_header(assertion)?;
     ensure!(header.typ.as_deref() == Some(TOKEN_TYPE), "the type of the assertion is {:?}", header.typ);
@@ -88,7 +88,7 @@ fn verified(world: &World, assertion: &str, keys: &JwkSet) -> anyhow::Result<Val
     Ok(claims)
 }
 
-/// Presents the assertion to the server as a token.
+/// Sends the assertion to the server as a token.
 async fn is_no_token(world: &World, url: &str, assertion: &str) -> anyhow::Result<String> {
     let refused = callers::call_at(world, url, assertion, &json!({"name": TOOL, "arguments": {}})).await?;
     ensure!(refused.status == 401, "the assertion is a token for the server: {refused:?}");

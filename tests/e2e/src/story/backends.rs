@@ -1,5 +1,5 @@
-//! Somebody else's MCP server behind Entra: its tools are granted by role, and its end fails the open call alone. In a
-//! container of its own it has no token, and runs as the user that the spec names.
+//! Third-party MCP server behind Entra. Roles grant its tools, and its end fails only the open call. In its own
+//! container it has no token, and runs as the user in the spec.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -22,13 +22,13 @@ use super::world::{READER, World, merge};
 use super::{callers, federation};
 use crate::report::Evidence;
 
-/// The user that the backend's container is to run as.
+/// User of the backend's container.
 const USER: i64 = 1234;
-/// The port of the backend that speaks HTTP, in a pod with a network of its own.
+/// Port of the backend that speaks HTTP, in a pod with its own network.
 const PORT: u16 = 3001;
 /// Tools that the role grants, in their order. The backend has more.
 const GRANTED: [&str; 3] = ["add", "pid", "slow"];
-/// Time for an open call to be answered once the backend was killed.
+/// Time limit for the answer to an open call after the backend was killed.
 const ANSWER: Duration = Duration::from_secs(30);
 
 pub(super) async fn over_stdio(world: &World) -> anyhow::Result<Evidence> {
@@ -39,7 +39,7 @@ pub(super) async fn over_stdio(world: &World) -> anyhow::Result<Evidence> {
 pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
     let port = match world.stack.node {
         AnyNode::Containers(_) => PORT,
-        // It is the machine's.
+        // All processes share the ports of the machine, so the port must be a free one.
         AnyNode::Processes(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
     };
     // The program is the image's own entry point.
@@ -47,7 +47,7 @@ pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
     stands_behind_entra(world, "http", backend).await
 }
 
-/// Applies a server with this backend, uses it, looks into its container, kills it, and deletes the server.
+/// Applies a server with this backend, uses it, checks its container, kills it, and deletes the server.
 async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyhow::Result<Evidence> {
     let start = Instant::now();
     deploy(world, name, backend, &GRANTED).await?;
@@ -71,8 +71,8 @@ pub(super) async fn delete(world: &World, name: &str) -> anyhow::Result<()> {
     world.kubectl(&["delete", "mcprolemapping", name]).await.map(drop)
 }
 
-/// Applies a server with this backend at the path of its name, grants these tools to readers, and waits until it is Ready.
-/// A backend that names no image is the scripted one.
+/// Applies a server with this backend at the path of its name, grants these tools to readers, and waits until it is
+/// Ready. The default image is the scripted backend's.
 pub(super) async fn deploy(world: &World, name: &str, backend: Value, tools: &[&str]) -> anyhow::Result<()> {
     apply(world, name, backend, tools).await?;
     federation::allow(world, name).await?;
@@ -129,7 +129,7 @@ fn is_five(answer: &callers::Answer) -> bool {
     answer.is_tool_result() && answer.body.pointer("/result/structuredContent/sum").and_then(Value::as_f64) == Some(5.0)
 }
 
-/// Looks for the companion's token in the backend's container, which runs as somebody else.
+/// Searches for the companion's token in the backend's container, which runs as another user.
 fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
     let (_, program) = BACKEND;
     let (server, backend) = (Process::of(pod, PROGRAM)?, Process::of(pod, program)?);
@@ -158,7 +158,7 @@ fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
     Ok(format!("its process is user {USER}'s, without a capability, root read-only, and {token} is not there"))
 }
 
-/// Kills the backend's process with a call open.
+/// Kills the backend's process during an open call.
 async fn survives_a_kill(world: &World, url: &str, alice: &str, pod: &Pod) -> anyhow::Result<Evidence> {
     // Others, and the companion itself, may have processes of their own.
     let id = callers::call_at(world, url, alice, &json!({"name": "pid", "arguments": {}})).await?;
@@ -173,7 +173,7 @@ async fn survives_a_kill(world: &World, url: &str, alice: &str, pod: &Pod) -> an
     });
     let message = json!({"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": params});
     let mut open = callers::request(world, url, Some(alice), &message).send().await?;
-    // Its first progress says that the backend works on it.
+    // Its first progress shows that the backend processes it.
     let mut begun = String::new();
     while !begun.contains("notifications/progress") {
         let chunk = timeout(ANSWER, open.chunk()).await.context("no progress")??;

@@ -1,4 +1,4 @@
-//! Callers and their answers: nobody, alice with her role, bob without one, bob by his group.
+//! Callers and their results: without a token, alice with her role, bob without a role, bob by his group.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::world::{READER, SALES, SERVER, World};
 use crate::report::Evidence;
 
-/// An HTTP answer of the server, whole.
+/// Complete HTTP answer of the server.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -21,7 +21,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Whether it is a tool's result, and not an error of the protocol or of the tool.
+    /// Returns whether it is a tool's result, not an error of the protocol or of the tool.
     pub(super) fn is_tool_result(&self) -> bool {
         self.status == 200
             && self.body.pointer("/result/content").is_some()
@@ -29,12 +29,12 @@ impl Answer {
     }
 }
 
-/// Calls a tool as bare HTTP, without a client library that could hide anything.
+/// Calls a tool over plain HTTP, without a client library that could hide anything.
 pub(super) async fn call(world: &World, token: &str, tool: &str) -> anyhow::Result<Answer> {
     call_at(world, &world.url(), token, &json!({"name": tool, "arguments": {}})).await
 }
 
-/// The same at any server's URL, with other parameters than the name.
+/// Calls a tool at any server's URL, with more parameters than the name.
 pub(super) async fn call_at(world: &World, url: &str, token: &str, params: &Value) -> anyhow::Result<Answer> {
     let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
     answer(request(world, url, Some(token), &message).send().await?).await
@@ -44,7 +44,7 @@ async fn post(world: &World, token: Option<&str>, message: &Value) -> anyhow::Re
     answer(request(world, &world.url(), token, message).send().await?).await
 }
 
-/// A request for a message.
+/// Returns the request for a message.
 pub(super) fn request(world: &World, url: &str, token: Option<&str>, message: &Value) -> reqwest::RequestBuilder {
     let request = world
         .http
@@ -66,7 +66,7 @@ async fn answer(response: reqwest::Response) -> anyhow::Result<Answer> {
     Ok(Answer { status, challenge: challenge.transpose()?, body })
 }
 
-/// The message of the last of an answer's events.
+/// Returns the message of the last event of an answer.
 pub(super) fn last_event(text: &str) -> Option<Value> {
     let data = text.lines().rev().find_map(|line| line.strip_prefix("data:"))?;
     serde_json::from_str(data).ok()
@@ -91,12 +91,12 @@ pub(super) async fn challenge(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// The tools that a real MCP client is shown.
+/// Lists the tools with a real MCP client.
 async fn tools(world: &World, token: &str) -> anyhow::Result<Vec<String>> {
     tools_at(world, world.url(), token).await
 }
 
-/// The same of any server's URL.
+/// Lists the tools at any server's URL with a real MCP client.
 pub(super) async fn tools_at(world: &World, url: String, token: &str) -> anyhow::Result<Vec<String>> {
     let client = ().serve(transport(world, url, token)).await?;
     let mut names: Vec<_> = client.list_all_tools().await?.into_iter().map(|tool| tool.name.to_string()).collect();
@@ -128,7 +128,7 @@ pub(super) async fn alice(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// The on-behalf-of exchange as Entra logged it, and that nobody in the tenant ever sent a secret.
+/// Checks the on-behalf-of exchange in Entra's log, and that the tenant never received a secret.
 fn exchange(world: &World) -> anyhow::Result<String> {
     let requests = world.stack.entra.control().requests();
     let ours: Vec<_> = requests.iter().filter(|request| request.tenant == Some(world.tenant)).collect();
@@ -190,7 +190,7 @@ pub(super) async fn mapping(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// Lets the group [`SALES`] call `get_user_details`, as far as `more` of the grant does not narrow that.
+/// Grants `get_user_details` to the group [`SALES`]. `more` can narrow the grant.
 pub(super) async fn apply_sales_mapping(world: &World, more: &Value) -> anyhow::Result<()> {
     let mut grant = json!({
         "name": "sales", "to": [{"group": {"id": world.sales, "displayName": SALES}}],
@@ -205,7 +205,7 @@ pub(super) async fn apply_sales_mapping(world: &World, more: &Value) -> anyhow::
     world.apply(&mapping.to_string()).await.map(drop)
 }
 
-/// Uid and restarts of each pod.
+/// Returns uid and restarts of each pod.
 async fn pods(world: &World) -> anyhow::Result<BTreeMap<String, i32>> {
     let restarts = |pod: &k8s_openapi::api::core::v1::Pod| {
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());

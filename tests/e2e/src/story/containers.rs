@@ -1,5 +1,5 @@
-//! Steps that need real containers: the server's confinement, a killed and a hanging process, evictions, a missing image,
-//! and a service account token that is renewed.
+//! Steps that need real containers: the confinement of a server, recovery from kills and hangs, evictions, a missing
+//! image, and a renewed service account token.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,18 +19,18 @@ use super::world::{SERVER, World, merge};
 use super::{callers, federation};
 use crate::report::Evidence;
 
-/// The program of a server.
+/// Program of a server.
 pub(super) const PROGRAM: &str = "mcp-entra-server";
-/// Whom a server's process runs as.
+/// User of a server's process.
 const USER: &str = "65532";
-/// How often a mapping is applied and deleted to measure what that takes.
+/// Number of times that a mapping is applied and deleted to measure the delays.
 const ROUNDS: usize = 20;
-/// The server whose service account token lives as short as Kubernetes allows.
+/// Server whose service account token has the shortest lifetime that Kubernetes allows.
 const ROTATING: &str = "rotating";
-/// The least time that a service account token may live.
+/// Minimum lifetime of a service account token.
 const SHORTEST: Duration = Duration::from_secs(600);
 
-/// The only pod of the world's server that is not about to go.
+/// Returns the only pod of the world's server that is not terminating.
 async fn the_pod(world: &World) -> anyhow::Result<Pod> {
     let one = || staying(world);
     let (mut pods, _) = world.eventually("the server has one pod", one, |pods| pods.len() == 1).await?;
@@ -57,7 +57,7 @@ pub(super) async fn confined(world: &World) -> anyhow::Result<Evidence> {
         ("CapEff", "0000000000000000".to_owned()),
         ("CapBnd", "0000000000000000".to_owned()),
         ("NoNewPrivs", "1".to_owned()),
-        // A filter of system calls.
+        // Filter of system calls.
         ("Seccomp", "2".to_owned()),
     ] {
         let found = process.status(what)?;
@@ -93,7 +93,7 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// From `kubectl apply` to what callers are told, through a mounted ConfigMap.
+/// Measures the time from `kubectl apply` to the effect on callers, through a mounted ConfigMap.
 pub(super) async fn enforcement(world: &World) -> anyhow::Result<Evidence> {
     let token = world.sign_in(&world.bob).await?.access_token;
     let pods = async || {
@@ -119,7 +119,7 @@ pub(super) async fn enforcement(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// A kubelet never reads an immutable ConfigMap again: the policy goes on under another name, and in other pods.
+/// A kubelet never reads an immutable ConfigMap again. The policy continues under another name, and in other pods.
 pub(super) async fn frozen(world: &World) -> anyhow::Result<Evidence> {
     let token = world.sign_in(&world.bob).await?.access_token;
     callers::apply_sales_mapping(world, &json!({})).await?;
@@ -132,7 +132,7 @@ pub(super) async fn frozen(world: &World) -> anyhow::Result<Evidence> {
     world.kubectl(&["delete", "mcprolemapping", "sales"]).await?;
     until_answered(world, &token, 403).await?;
     let refused = start.elapsed();
-    // The Gateway leads nobody to a pod that is about to go, but whoever knows its address may still ask it.
+    // The Gateway sends no traffic to a terminating pod, but clients that know its address may still call it.
     let gone = || async { Ok(world.pods().await?.iter().all(|pod| pod.uid() != before.uid())) };
     world.eventually("the pod with the frozen policy is gone", gone, |gone| *gone).await?;
     let gone = start.elapsed();
@@ -197,7 +197,7 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// A process that neither ends nor answers.
+/// Stops a process, so that it neither ends nor answers.
 pub(super) async fn hanging(world: &World) -> anyhow::Result<Evidence> {
     let pod = the_pod(world).await?;
     let before = restarts(&pod);
@@ -220,12 +220,12 @@ pub(super) async fn eviction(world: &World) -> anyhow::Result<Evidence> {
     ensure!(budget.contains(SERVER), "two pods have no PodDisruptionBudget");
     let pods = staying(world).await?;
     let [first, second] = pods.as_slice() else { bail!("not two pods but {}", pods.len()) };
-    // The usual client would ask again and again, and see no refusal.
+    // The usual client would repeat the request, and never show the refusal.
     let mut impatient = world.stack.control_plane.config();
     impatient.default_retry = false;
     let api: Api<Pod> = Api::namespaced(impatient.try_into()?, &world.namespace);
     let evict = async |pod: &Pod| api.evict(&pod.name_any(), &EvictParams::default()).await.map(drop);
-    // The budget counts what is ready a moment after the status does.
+    // The budget counts ready pods a moment after the status does.
     let allowed = || async {
         let allowed = "-o=jsonpath={.status.disruptionsAllowed}";
         world.kubectl(&["get", "poddisruptionbudget", SERVER, allowed]).await
@@ -278,7 +278,7 @@ pub(super) async fn missing_image(world: &World) -> anyhow::Result<Evidence> {
     Ok(vec![format!("{}: {}", condition.reason, condition.message)])
 }
 
-/// Starts a server whose token lives as short as it may; [`rotated`] looks at it again.
+/// Starts a server whose token has the shortest lifetime; [`rotated`] checks it later.
 pub(super) async fn rotating(world: &World) -> anyhow::Result<Evidence> {
     let mut server = world.server_manifest()?;
     merge(
@@ -310,7 +310,8 @@ pub(super) async fn rotated(world: &World) -> anyhow::Result<Evidence> {
     let created = pod.meta().creation_timestamp.clone().context("a creation time")?.0.as_second();
     let process = Process::of(&pod, PROGRAM)?;
     let first_expires = created + i64::try_from(SHORTEST.as_secs())?;
-    // The kubelet renews it after four fifths of its life; the server goes on until the first has expired, and beyond.
+    // The kubelet renews the token after four fifths of its lifetime. The server continues past the expiry of the first
+    // token.
     let deadline = Instant::now() + SHORTEST + Duration::from_secs(120);
     let subject = format!("system:serviceaccount:{}:{ROTATING}", world.namespace);
     let now = || jiff::Timestamp::now().as_second();

@@ -1,4 +1,5 @@
-//! Convergence: drift is put right once, what is not ours is left alone, and a steady state is not written to.
+//! Convergence: the operator corrects drift once, ignores fields that it does not own, and writes nothing in a steady
+//! state.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use testbed::control_plane::{AuditEvent, Marker};
 use super::world::{SERVER, World, merge};
 use crate::report::Evidence;
 
-/// How long nothing may be written.
+/// Time in which nothing may be written.
 const QUIET: Duration = Duration::from_secs(30);
 
 pub(super) async fn holds(world: &World) -> anyhow::Result<Evidence> {
@@ -27,7 +28,7 @@ pub(super) async fn holds(world: &World) -> anyhow::Result<Evidence> {
 
 async fn edited_deployment(world: &World) -> anyhow::Result<String> {
     let api: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
-    // Without a number in the spec, whoever scales the Deployment decides.
+    // Without a number in the spec, the owner of the Deployment's scale decides.
     world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", r#"{"spec":{"replicas":1}}"#]).await?;
     let is_held = || async {
         let deployment = api.get(SERVER).await?;
@@ -86,7 +87,7 @@ async fn foreign_object(world: &World) -> anyhow::Result<String> {
 }
 
 async fn quiet(world: &World) -> anyhow::Result<String> {
-    // What the steps before set off has to end first: the last write is older than a few polls.
+    // Effects of the earlier steps have to end first: the last write is older than a few polls.
     let writes_of_last_seconds = || async {
         let marker = world.stack.control_plane.audit().mark()?;
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -94,14 +95,15 @@ async fn quiet(world: &World) -> anyhow::Result<String> {
     };
     world.eventually("the operator settles", writes_of_last_seconds, Vec::is_empty).await?;
     let marker = world.stack.control_plane.audit().mark()?;
-    // Nothing can be awaited that must not happen; the time itself is what is tested.
+    // A write that must not happen cannot be awaited. The time itself is tested.
     tokio::time::sleep(QUIET).await;
     let writes = writes(world, marker, None).await?;
     ensure!(writes.is_empty(), "in a steady state the operator wrote {writes:?}");
     Ok(format!("then {QUIET:?} without a single write by the operator, by the API server's audit log"))
 }
 
-/// Writes of the operator in this world's namespace: to one resource, or, where none is named, to everything but leases.
+/// Returns the operator's writes in this world's namespace: to one resource, or, if none is named, to everything except
+/// leases.
 async fn writes(world: &World, since: Marker, resource: Option<&str>) -> anyhow::Result<Vec<AuditEvent>> {
     let (namespace, name) = OPERATOR;
     let operator = format!("system:serviceaccount:{namespace}:{name}");

@@ -1,4 +1,4 @@
-//! The way in: a route at a Gateway, a certificate, a host that somebody else has already.
+//! Exposure: a route at a Gateway, a certificate, and a host that another server already has.
 
 use anyhow::{Context, ensure};
 use kube::ResourceExt;
@@ -39,7 +39,7 @@ pub(super) async fn certificate(world: &World) -> anyhow::Result<Evidence> {
     Ok(evidence)
 }
 
-/// A server of another namespace that names this world's host.
+/// Returns a server of another namespace with this world's host.
 pub(super) async fn conflict(world: &World) -> anyhow::Result<Evidence> {
     let elsewhere = format!("{}-elsewhere", world.namespace);
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": elsewhere}});

@@ -1,4 +1,5 @@
-//! The federated credential: asked for before it exists, found working once it does, missed when it is removed.
+//! Federated credential: requested before it exists, detected after its creation, reported as missing after its
+//! removal.
 
 use anyhow::{Context, ensure};
 use entra_emulator::{FederatedCredential, LoggedRequest};
@@ -28,7 +29,7 @@ pub(super) async fn comes_true(world: &World) -> anyhow::Result<Evidence> {
     Ok(evidence)
 }
 
-/// What `status.federation` says that the credential must be, to the letter.
+/// Returns the exact credential that `status.federation` requires.
 async fn credential(world: &World) -> anyhow::Result<FederatedCredential> {
     credential_of(world, SERVER, NAME).await
 }
@@ -48,19 +49,19 @@ async fn credential_of(world: &World, server: &str, name: &str) -> anyhow::Resul
     })
 }
 
-/// Lets other servers have the server's app registration. Both have to say so.
+/// Lets other servers share the server's app registration. Both have to agree.
 pub(super) async fn share(world: &World) -> anyhow::Result<()> {
     let share = r#"{"spec":{"entra":{"sharedClientId":true}}}"#;
     world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", share]).await.map(drop)
 }
 
-/// Creates the credential that another server of this app registration asks for.
+/// Creates the credential that another server of this app registration needs.
 pub(super) async fn allow(world: &World, server: &str) -> anyhow::Result<()> {
     let credential = credential_of(world, server, server).await?;
     world.stack.entra.control().add_federated_credential(world.tenant, world.server_app, credential)
 }
 
-/// Creates the credential, waits until the condition knows, and shows that an exchange made it so.
+/// Creates the credential, waits for the condition, and shows that an exchange caused it.
 async fn restore(world: &World, credential: FederatedCredential) -> anyhow::Result<String> {
     let control = world.stack.entra.control();
     let exchanges = || {

@@ -1,7 +1,7 @@
-//! The product's story, a step a function: what the demo plays in a row and the tests play one by one.
+//! Story of the product, one function for each step. The demo plays all steps in order; tests play them one by one.
 //!
-//! A step acts as a person would (kubectl, HTTPS, a sign-in page), checks what it says, and returns the evidence in a
-//! line or more. It fails with what it saw instead.
+//! A step acts as a person would (kubectl, HTTPS, a sign-in page), checks the result, and returns the evidence in one
+//! or more lines. A failure contains the observed result.
 
 mod authorization_server;
 mod backend_identity;
@@ -29,10 +29,10 @@ pub use world::World;
 
 type Play = for<'a> fn(&'a World) -> Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + Send + 'a>>;
 
-/// One step of the story.
+/// Step of the story.
 #[derive(Clone, Copy)]
 pub struct Step {
-    /// What happens, as a sentence.
+    /// Title of the step, as a sentence.
     pub title: &'static str,
     play: Play,
 }
@@ -41,14 +41,14 @@ impl Step {
     /// Plays the step.
     ///
     /// # Errors
-    /// Where something else happens than the title says.
+    /// If something else happens than the title says.
     pub async fn play(&self, world: &World) -> anyhow::Result<Evidence> {
         (self.play)(world).await
     }
 }
 
-/// Plays steps up to the first that fails, since the ones behind it build on it, and tells of each. Returns how many
-/// passed.
+/// Plays steps up to the first that fails, since later steps depend on it, and prints each. Returns the number of steps
+/// that passed.
 pub async fn play_all(world: &World, steps: &[Step]) -> usize {
     for (index, step) in steps.iter().enumerate() {
         if !tell((index + 1, steps.len()), step.title, step.play(world)).await {
@@ -66,13 +66,13 @@ macro_rules! steps {
 }
 
 steps! {
-    /// Every step that pods of either sort can play, in the order of the story.
+    /// Steps for pods of either sort, in the order of the story.
     STEPS = [
         DEFINITIONS, SERVER, FEDERATION, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP, REVOKED_SESSION, TOKENS,
         AUTHORIZATION_SERVER, EXPOSURE, CERTIFICATE, CONFLICT, STDIO_BACKEND, HTTP_BACKEND, BACKEND_IDENTITY, AUTOSCALING,
         HAND_OVER, CONVERGENCE, REVOCATION, DELETION,
     ];
-    /// The story on a real node: the same, with what only containers show.
+    /// Story on a real node: the same steps, and those that need containers.
     CONTAINER_STEPS = [
         QUICKSTART, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
         REVOKED_SESSION, TOKENS, AUTHORIZATION_SERVER, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,

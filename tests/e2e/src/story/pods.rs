@@ -1,4 +1,4 @@
-//! The pods: an autoscaler that nobody fights, and a roll-out that nobody notices.
+//! Pods: an autoscaler without conflicts, and a roll-out without failed calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,23 +14,23 @@ use super::callers;
 use super::world::{SERVER, World};
 use crate::report::Evidence;
 
-/// How long an autoscaler's number has to stand.
+/// Time for which an autoscaler's number must stay.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
-/// Callers that call while pods are replaced.
+/// Number of callers during the replacement of pods.
 const CALLERS: usize = 4;
 
 pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
     let deployments: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
     let replicas = || async { Ok(deployments.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };
     let before = replicas().await?;
-    // Callers that never pause would soon have asked more often than a person may.
+    // Callers without pauses would soon reach the limit of calls for each person.
     let rate_limit = json!({"perUser": {"requests": 100_000, "per": "1s"}});
     let autoscaling = json!({"minReplicas": 1, "maxReplicas": 4});
     patch(world, json!({"replicas": null, "autoscaling": autoscaling, "rateLimit": rate_limit})).await?;
     let autoscaler = || async { world.kubectl(&["get", "hpa", SERVER, "--ignore-not-found", "-o", "name"]).await };
     world.eventually("there is an autoscaler", autoscaler, |name| !name.is_empty()).await?;
     ensure!(replicas().await? == before, "the number changed at the hand-over");
-    // What an autoscaler does once it has seen enough load.
+    // Write of an autoscaler after enough load.
     world.kubectl(&["scale", "deployment", SERVER, "--replicas=3"]).await?;
     world
         .eventually(
@@ -39,7 +39,7 @@ pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
             |status| status.as_ref().is_some_and(|status| status.ready_replicas == 3),
         )
         .await?;
-    // Nothing can be awaited that must not happen.
+    // A change that must not happen cannot be awaited.
     tokio::time::sleep(LEFT_ALONE).await;
     ensure!(replicas().await? == Some(3), "the operator fought the autoscaler");
     world.condition(ConditionType::Ready, "True").await?;
@@ -54,7 +54,7 @@ pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
     Ok(evidence)
 }
 
-/// Replaces every pod while people call.
+/// Replaces every pod during calls.
 async fn roll_out(world: &World) -> anyhow::Result<String> {
     let token = world.sign_in(&world.alice).await?.access_token;
     let done = Arc::new(AtomicBool::new(false));
@@ -96,7 +96,7 @@ async fn replace(world: &World) -> anyhow::Result<()> {
         .eventually(
             "every pod is another",
             || names(world),
-            // As many as before would be too many, where one of an earlier roll-out was still about to end.
+            // As many as before would be too many if a pod of an earlier roll-out was still terminating.
             |names| !names.is_empty() && names.iter().all(|name| !old.contains(name)),
         )
         .await?;

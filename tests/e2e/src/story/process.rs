@@ -8,11 +8,12 @@ use kube::ResourceExt;
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// A process in a container of a pod.
+/// Process in a container of a pod.
 pub(super) struct Process(PathBuf);
 
 impl Process {
-    /// The process of a pod that runs the program of this name. The pod's unique id is in the names of its control groups.
+    /// Returns the process of a pod that runs the program of this name. The pod's uid is in the names of its control
+    /// groups.
     ///
     /// # Errors
     /// If there is none.
@@ -20,7 +21,7 @@ impl Process {
         Self::find(pod, program, |_| true)
     }
 
-    /// The same of several, by the id that the process has in its container.
+    /// Returns the process with this id in its container, if there are several.
     ///
     /// # Errors
     /// If there is none.
@@ -47,7 +48,7 @@ impl Process {
         bail!("pod {} has no such process of {program}", pod.name_any())
     }
 
-    /// The root of its file system.
+    /// Root of its file system.
     pub(super) fn root(&self) -> PathBuf {
         self.0.join("root")
     }
@@ -62,7 +63,7 @@ impl Process {
         Ok(String::from_utf8_lossy(&std::fs::read(&path).with_context(|| path.display().to_string())?).into_owned())
     }
 
-    /// A line of `/proc/PID/status`.
+    /// Returns a line of `/proc/PID/status`.
     pub(super) fn status(&self, name: &str) -> anyhow::Result<String> {
         let status = self.read("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -75,7 +76,7 @@ impl Process {
         value.map(str::to_owned).with_context(|| format!("the process has no variable {name}"))
     }
 
-    /// The service account token that the process reads.
+    /// Returns the service account token that the process reads.
     pub(super) fn token(&self) -> anyhow::Result<Token> {
         let file = self.variable("AZURE_FEDERATED_TOKEN_FILE")?;
         let path = self.root().join(file.trim_start_matches('/'));
@@ -84,7 +85,7 @@ impl Process {
     }
 }
 
-/// What of a service account token is looked at.
+/// Claims of a service account token that tests read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) issued: i64,

@@ -1,4 +1,4 @@
-//! A public MCP server as a backend, as its authors published it. No list of steps has it, since it takes Python and a
+//! Public MCP server as a backend, as its authors published it. It is in no list of steps, since it needs Python and a
 //! download.
 
 use anyhow::ensure;
@@ -9,11 +9,11 @@ use super::world::World;
 use super::{backends, callers};
 use crate::report::Evidence;
 
-/// The server of this step.
+/// Server of this step.
 const NAME: &str = "time";
-/// The tool that the role grants.
+/// Tool that the role grants.
 const GRANTED: &str = "get_current_time";
-/// The tool that nobody is granted.
+/// Tool without a grant.
 const OTHER: &str = "convert_time";
 
 pub(super) async fn stands_behind_entra(world: &World) -> anyhow::Result<Evidence> {

@@ -1,4 +1,4 @@
-//! The commands of `docs/quickstart.md`, from an empty cluster to a signed-in tool call.
+//! Commands of `docs/quickstart.md`, from an empty cluster to a signed-in tool call.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -14,17 +14,17 @@ use super::server;
 use super::world::{SERVER, World, merge};
 use crate::report::Evidence;
 
-/// The page that is followed.
+/// Page with the commands.
 const PAGE: &str = "docs/quickstart.md";
-/// The part of the page that is followed.
+/// Section with the commands.
 const SECTION: &str = "## On a real cluster";
-/// What is not done again: the images are made and at hand.
+/// Commands that are skipped: the images are already built and imported.
 const DONE_BEFORE: &str = "cargo xtask image";
-/// All commands together.
+/// Time limit of all commands together.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// The Azure CLI, as far as the page uses it: at the emulated Entra, the two commands do what they do at the real one.
-/// It does not sign anybody in: a token of alice's lies ready.
+/// Double of the Azure CLI, for the commands of the page. Two commands act on the emulated Entra as on the real one. It
+/// does not sign in users: a token for alice exists beforehand.
 const AZ: &str = r#"#!/bin/bash
 set -euo pipefail
 case "$*" in
@@ -54,7 +54,7 @@ pub(super) async fn followed(world: &World) -> anyhow::Result<Evidence> {
     stack.is_installed().await;
     let answer = said.lines().last().unwrap_or_default();
     ensure!(answer.contains(&world.alice.display_name), "alice's profile is not what the last command prints:\n{said}");
-    // The story begins without a server, and without what Entra was told of it.
+    // The story begins without a server, and without its settings in Entra.
     server::is_deleted(world).await?;
     world.kubectl(&["delete", "mcprolemappings", "--all"]).await?;
     stack.entra.control().remove_federated_credential(world.tenant, world.server_app, SERVER)?;
@@ -63,8 +63,8 @@ pub(super) async fn followed(world: &World) -> anyhow::Result<Evidence> {
     Ok(evidence)
 }
 
-/// What a person has who follows the page: the repository, their own two files, a role, and a name that leads to the
-/// Gateway.
+/// Creates the starting point of a reader of the page: the repository, two files of their own, a role, and a name that
+/// resolves to the Gateway.
 async fn prepare(world: &World, section: &str, folder: &Path) -> anyhow::Result<()> {
     let stack = &world.stack;
     let programs = folder.join("bin");
@@ -83,7 +83,7 @@ async fn prepare(world: &World, section: &str, folder: &Path) -> anyhow::Result<
     let mut values: Value =
         serde_yaml::from_str(&block(section, "yaml").with_context(|| format!("{PAGE} has no values.yaml"))?)?;
     merge(&mut values, &stack.values());
-    // Images are of here; and who acts by hand in the story is an administrator, which the guardrails would stop, too.
+    // The images are local. The user of the commands is an administrator, whom the guardrails would stop, too.
     let here = json!({"guardrails": {
         "allowedRegistries": {"registries": [REGISTRY]}, "onlyOperatorWrites": {"exemptGroups": ["system:masters"]},
     }});
@@ -118,17 +118,17 @@ async fn bash(world: &World, folder: &Path, commands: &str) -> anyhow::Result<St
         .env("KUBECONFIG", world.stack.control_plane.kubeconfig())
         .env("CLIENT_ID", world.server_app.to_string())
         .env("CREDENTIALS", credentials);
-    // Each command is told before it runs, so that an error ends with the one that failed.
+    // Each command is printed before it runs, so that an error ends with the failed one.
     CommandLine::new("bash", command, &["-euxo", "pipefail", "-c", commands], LIMIT).succeed(None).await
 }
 
-/// From its heading to the next of its level or a smaller one.
+/// Returns the section from its heading to the next heading of the same or a higher level.
 fn section(page: &str) -> anyhow::Result<&str> {
     let (_, behind) = page.split_once(&format!("\n{SECTION}\n")).with_context(|| format!("no {SECTION}"))?;
     Ok(["\n## ", "\n### "].iter().fold(behind, |text, next| text.split(next).next().unwrap_or(text)))
 }
 
-/// The first block of that language, without its indentation.
+/// Returns the first block of this language, without its indentation.
 fn block(section: &str, language: &str) -> Option<String> {
     let (before, behind) = section.split_once(&format!("```{language}\n"))?;
     let indentation = before.rsplit('\n').next().unwrap_or_default();
@@ -136,8 +136,8 @@ fn block(section: &str, language: &str) -> Option<String> {
     Some(lines.map(|line| format!("{}\n", line.strip_prefix(indentation).unwrap_or(line))).collect())
 }
 
-/// What is typed in the section: lines behind a prompt, and those that continue them, behind a backslash or within
-/// quotation marks.
+/// Returns the typed commands of the section: lines after a prompt, and their continuations, after a backslash or
+/// within quotation marks.
 fn commands(section: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let mut continued = false;

@@ -1,4 +1,4 @@
-//! The operator's own replicas: one works, and when it is killed the other does.
+//! Replicas of the operator: one leads, and another takes over when it is killed.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ pub(super) async fn hand_over(world: &World) -> anyhow::Result<Evidence> {
     let (next, took) = world
         .eventually("another replica leads", holder, |holder| holder.as_ref().is_some_and(|holder| *holder != killed))
         .await?;
-    // Work that only a leader does.
+    // Only a leader does this work.
     world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", r#"{"spec":{"replicas":2}}"#]).await?;
     let replicas = || async { Ok(world.server().await?.status.map(|status| status.ready_replicas)) };
     world.eventually("the change is made", replicas, |replicas| *replicas == Some(2)).await?;

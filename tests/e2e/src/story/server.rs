@@ -1,4 +1,4 @@
-//! The McpServer itself: what is refused of it, what it becomes, and what remains of it.
+//! The McpServer itself: refused specs, its objects, and its deletion.
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use super::world::{SERVER, World, merge};
 use crate::report::Evidence;
 
-/// What leads clients to the server, by resource and name.
+/// Objects that route clients to the server, by resource and name.
 const EXPOSING: [(&str, &str); 3] =
     [("certificates.cert-manager.io", "NAME-tls"), ("listenersets", "NAME"), ("httproutes", "NAME")];
 
-/// Bad manifests, and the field that the refusal has to name.
+/// Invalid manifests, and the field that the refusal must name.
 fn bad_manifests() -> [(&'static str, &'static str, Value); 4] {
     [
         ("a tenant that is no GUID", "spec.entra.tenantId", json!({"spec": {"entra": {"tenantId": "contoso.com"}}})),
@@ -41,7 +41,7 @@ pub(super) async fn definitions(world: &World) -> anyhow::Result<Evidence> {
         let refusal = world.stack.kubectl_refused(&["apply", "-f", "-"], &manifest.to_string()).await?;
         ensure!(refusal.contains(field), "the refusal of {what} does not name {field}: {refusal}");
         let line = refusal.lines().find(|line| line.contains(field)).unwrap_or_default();
-        // Behind what kubectl says of every object that is refused.
+        // After the prefix that kubectl prints for every refused object.
         let told = ["is invalid: ", "decoding error: ", "* "].iter().find_map(|before| line.split_once(before));
         evidence.push(format!("{what}: {}", told.map_or(line, |(_, told)| told)));
     }
@@ -92,7 +92,7 @@ fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The child of that name, which has the McpServer for its controller.
+/// Returns the child of this name, which must be controlled by the McpServer.
 async fn owned<K>(world: &World, name: &str) -> anyhow::Result<K>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
@@ -116,7 +116,7 @@ pub(super) async fn is_deleted(world: &World) -> anyhow::Result<Evidence> {
     )])
 }
 
-/// Names of everything in the namespace that carries the server's label.
+/// Returns the names of all objects in the namespace with the server's label.
 async fn children(world: &World) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     names.extend(labelled::<ServiceAccount>(world).await?);
@@ -145,7 +145,7 @@ where
     Ok(found.items.iter().map(named).collect())
 }
 
-/// The first thing that a newcomer types, and what it prints.
+/// Runs the first command of a new user, and checks its output.
 pub(super) async fn listed(world: &World) -> anyhow::Result<Evidence> {
     world.condition(ConditionType::Ready, "True").await?;
     let table = world.kubectl(&["get", "mcpservers"]).await?;

@@ -1,5 +1,5 @@
-//! Sign-ins whose token is not enough: it does not list the user's groups, lacks the authentication context that a
-//! mapping asks for, or is of a session that was revoked.
+//! Sign-ins with an insufficient token: it does not list the user's groups, lacks the authentication context that a
+//! mapping requires, or belongs to a revoked session.
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -11,10 +11,10 @@ use super::callers::{Answer, apply_sales_mapping, call};
 use super::world::World;
 use crate::report::Evidence;
 
-/// The authentication context that a mapping asks for.
+/// Authentication context that a mapping requires.
 const CONTEXT: &str = "c1";
 const TOOL: &str = "get_user_details";
-/// The mapping of [`apply_sales_mapping`].
+/// Mapping of [`apply_sales_mapping`].
 const MAPPING: &str = "sales";
 
 pub(super) async fn overage(world: &World) -> anyhow::Result<Evidence> {
@@ -88,14 +88,14 @@ pub(super) async fn revoked(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// Signs somebody in as a client does that can take a claims challenge, and answers one.
+/// Signs a user in as a client that supports claims challenges, and answers one.
 async fn sign_in(world: &World, person: &User, access_token: Value) -> anyhow::Result<String> {
     let mut claims = json!({"access_token": {"xms_cc": {"values": ["cp1"]}}});
     super::world::merge(&mut claims, &json!({"access_token": access_token}));
     Ok(world.sign_in_with(person, &claims).await?.access_token)
 }
 
-/// The claims of the access token that an answer challenges the client for.
+/// Returns the claims for the access token from an answer's challenge.
 fn challenge(answer: &Answer) -> anyhow::Result<Value> {
     let header = answer.challenge.as_deref().unwrap_or_default();
     ensure!(

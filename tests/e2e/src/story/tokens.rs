@@ -1,4 +1,4 @@
-//! Tokens that are not for this server: each differs from a good one by one change, and none gets in.
+//! Tokens that are not for this server. Each differs from a valid one by one change, and all are refused.
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -38,7 +38,7 @@ pub(super) async fn refused(world: &World) -> anyhow::Result<Evidence> {
     Ok(evidence)
 }
 
-/// How often anybody asked Graph for alice.
+/// Returns the number of requests to Graph for alice.
 fn graph_requests(world: &World) -> usize {
     let requests = world.stack.entra.control().requests();
     requests
@@ -99,7 +99,8 @@ fn unsigned(claims: &Value) -> String {
     format!("{}.{}.", encode(&json!({"alg": "none", "typ": "JWT"})), encode(claims))
 }
 
-/// The confusion of RFC 8725 section 2.1: a verifier that lets the token choose takes the public key for a shared secret.
+/// Forges a token with the confusion of RFC 8725 section 2.1: a verifier that trusts the token's algorithm uses the
+/// public key as a shared secret.
 async fn signed_with_the_public_key(world: &World, kid: &str, claims: &Value) -> anyhow::Result<String> {
     let address = format!("{}/{}/discovery/v2.0/keys", world.stack.entra.authority(), world.tenant);
     let keys: Value = world.http.get(address).send().await?.error_for_status()?.json().await?;

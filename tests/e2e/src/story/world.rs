@@ -1,4 +1,4 @@
-//! The world of a story: a namespace of the cluster, a tenant of Entra with its people, and clients that reach both.
+//! World of a story: a namespace of the cluster, a tenant of Entra with its users, and clients that reach both.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -24,51 +24,51 @@ use uuid::Uuid;
 /// Name of the McpServer in `crds/examples`.
 pub(super) const SERVER: &str = "graph";
 
-/// The role that the example's mapping grants.
+/// Role that the example's mapping grants.
 pub(super) const READER: &str = "Mcp.Reader";
 
-/// The namespace of whoever runs the Gateways, as in the example.
+/// Namespace of the Gateways, as in the example.
 const INFRASTRUCTURE: &str = "infra";
 
-/// The group that bob is in.
+/// Group of bob.
 pub(super) const SALES: &str = "Sales";
 
-/// How many groups a token lists.
+/// Number of groups that a token lists at most.
 const LISTED_GROUPS: usize = 200;
 
 /// World of a story.
 pub struct World {
-    /// Everything the product runs on.
+    /// Stack of the story.
     pub stack: Arc<Stack>,
-    /// The namespace that the examples are applied to.
+    /// Namespace of the examples.
     pub namespace: String,
-    /// The host that the server is exposed at.
+    /// Host of the server.
     pub host: String,
-    /// The Gateway that it is exposed by.
+    /// Gateway of the server.
     gateway: String,
-    /// The tenant's id.
+    /// Id of the tenant.
     pub tenant: Uuid,
-    /// The server's app registration.
+    /// App registration of the server.
     pub server_app: Uuid,
-    /// The app registration of the MCP client that people sign in with.
+    /// App registration of the MCP client that users sign in with.
     pub client_app: Uuid,
-    /// Has the role `Mcp.Reader`.
+    /// User with the role `Mcp.Reader`.
     pub alice: User,
-    /// Has no role, and is in the group `Sales`.
+    /// User without a role, in the group `Sales`.
     pub bob: User,
-    /// Has no role, and is in `Sales` and in more groups than a token lists.
+    /// User without a role, in `Sales` and in more groups than a token lists.
     pub carol: User,
     /// Id of the group `Sales`.
     pub sales: Uuid,
-    /// Reaches the edge under the server's host name, and trusts its certificate.
+    /// HTTP client that reaches the edge under the server's host name, and trusts its certificate.
     pub http: reqwest::Client,
-    /// Reaches the cluster as its administrator.
+    /// Kubernetes client with the rights of the cluster administrator.
     pub kube: kube::Client,
-    /// How long to wait for what has to come.
+    /// Time limit of waits.
     pub patience: Duration,
 }
 
-/// The names and ids that tell worlds on one stack apart.
+/// Names and ids that distinguish worlds on one stack.
 struct Names {
     namespace: String,
     host: String,
@@ -78,10 +78,10 @@ struct Names {
 }
 
 impl World {
-    /// The world of `crds/examples`, to the letter: its namespace, host, tenant and app registration.
+    /// Returns the exact world of `crds/examples`: its namespace, host, tenant and app registration.
     ///
     /// # Errors
-    /// Where the examples cannot be read or the tenant cannot be made.
+    /// If the examples cannot be read or the tenant cannot be made.
     pub fn of_the_examples(stack: Arc<Stack>) -> anyhow::Result<Self> {
         let server = example("McpServer")?;
         let text = |pointer: &str| server.pointer(pointer).and_then(Value::as_str).context(pointer.to_owned());
@@ -92,10 +92,10 @@ impl World {
         Self::new(stack, Names { namespace, host, gateway, tenant, server_app: app })
     }
 
-    /// A world of its own beside others on the same stack.
+    /// Creates a separate world beside others on the same stack.
     ///
     /// # Errors
-    /// Where the tenant cannot be made.
+    /// If the tenant cannot be made.
     pub fn beside_others(stack: Arc<Stack>, name: &str) -> anyhow::Result<Self> {
         let host = format!("{name}.mcp.contoso.com");
         let (namespace, gateway) = (name.to_owned(), name.to_owned());
@@ -142,7 +142,7 @@ impl World {
                 reqwest::Certificate::from_pem(stack.certificates.pem().as_bytes())?,
                 reqwest::Certificate::from_pem(stack.entra.ca_pem().as_bytes())?,
             ])
-            // Without a port in the URL, the port of this address is the one that is dialled.
+            // Without a port in the URL, the client dials the port of this address.
             .resolve(&host, stack.edge.address())
             .no_proxy()
             .timeout(Duration::from_secs(20))
@@ -167,7 +167,7 @@ impl World {
         })
     }
 
-    /// What the server is reached at, and calls itself.
+    /// URL of the server, which is also its resource identifier.
     pub fn url(&self) -> String {
         self.url_at("/mcp")
     }
@@ -177,16 +177,16 @@ impl World {
         format!("https://{}{path}", self.host)
     }
 
-    /// The subject that the federated credential must have.
+    /// Subject that the federated credential must have.
     pub fn subject(&self) -> String {
         format!("system:serviceaccount:{}:{SERVER}", self.namespace)
     }
 
-    /// The manifests of `crds/examples` for this world. Beside names and ids, an emulated Entra differs from the real
-    /// one in two fields: its addresses, and the CA that vouches for them.
+    /// Returns the manifests of `crds/examples` for this world. Names and ids differ. Two fields differ for an emulated
+    /// Entra: its addresses, and the CA of its certificate.
     ///
     /// # Errors
-    /// Where the examples cannot be read.
+    /// If the examples cannot be read.
     pub fn manifests(&self) -> anyhow::Result<String> {
         let mut namespace = example("Namespace")?;
         merge(&mut namespace, &json!({"metadata": {"name": self.namespace}}));
@@ -195,7 +195,7 @@ impl World {
         Ok(format!("---\n{namespace}\n{}---\n{mapping}\n", self.server_manifests()?))
     }
 
-    /// The server's manifest, behind those of the Gateway and the CA that it names.
+    /// Returns the server's manifest, after those of its Gateway and its CA.
     pub(super) fn server_manifests(&self) -> anyhow::Result<String> {
         let trust = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "entra-ca", "namespace": self.namespace},
@@ -205,8 +205,8 @@ impl World {
         Ok(documents.iter().map(|document| format!("---\n{document}\n")).collect())
     }
 
-    /// The Gateway that somebody else runs, which lets in the listeners of those namespaces: `All` or `None`. Each world
-    /// has one of its own, so that none is in another's way.
+    /// Returns the shared Gateway, which accepts the listeners of `All` or `None` of the namespaces. Each world has its
+    /// own one, so that worlds do not affect each other.
     fn gateway_manifest(&self, allowed: &str) -> Value {
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
@@ -222,18 +222,18 @@ impl World {
         })
     }
 
-    /// Changes whose listeners the Gateway lets in.
+    /// Changes the namespaces whose listeners the Gateway accepts.
     ///
     /// # Errors
-    /// With kubectl's own words.
+    /// Returns the error output of kubectl.
     pub(super) async fn allow_listeners(&self, from: &str) -> anyhow::Result<()> {
         self.apply(&self.gateway_manifest(from).to_string()).await.map(drop)
     }
 
-    /// The example's McpServer for this world.
+    /// Returns the example's McpServer for this world.
     ///
     /// # Errors
-    /// Where the examples cannot be read.
+    /// If the examples cannot be read.
     pub fn server_manifest(&self) -> anyhow::Result<Value> {
         let mut server = example("McpServer")?;
         let entra = &self.stack.entra;
@@ -253,10 +253,10 @@ impl World {
         Ok(server)
     }
 
-    /// Applies manifests as a person does.
+    /// Applies manifests with kubectl.
     ///
     /// # Errors
-    /// With kubectl's own words.
+    /// Returns the error output of kubectl.
     pub async fn apply(&self, manifests: &str) -> anyhow::Result<String> {
         self.stack.kubectl(&["apply", "-f", "-"], Some(manifests)).await
     }
@@ -264,22 +264,22 @@ impl World {
     /// Runs kubectl in the world's namespace.
     ///
     /// # Errors
-    /// With kubectl's own words.
+    /// Returns the error output of kubectl.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.stack.kubectl(&[&["--namespace", self.namespace.as_str()], arguments].concat(), None).await
     }
 
-    /// Plays the story up to a server that is Ready, as far as it is not yet.
+    /// Plays the missing part of the story up to a Ready server.
     ///
     /// # Errors
-    /// Where a step on the way fails.
+    /// If a step on the way fails.
     pub async fn make_ready(&self) -> anyhow::Result<()> {
         super::SERVER.play(self).await?;
         super::FEDERATION.play(self).await?;
         Ok(())
     }
 
-    /// Signs a person in by code and PKCE, over the very pages that a browser would be shown.
+    /// Signs a user in by code and PKCE, through the pages that a browser would show.
     ///
     /// # Errors
     /// With what Entra answers.
@@ -288,7 +288,7 @@ impl World {
         self.sign_in_for(person, &["openid", "profile", &scope]).await
     }
 
-    /// Signs a person in for other scopes.
+    /// Signs a user in for other scopes.
     ///
     /// # Errors
     /// With what Entra answers.
@@ -296,7 +296,7 @@ impl World {
         self.tokens(person, scopes, None).await
     }
 
-    /// Signs a person in for claims, as an MCP client does that answers a claims challenge.
+    /// Signs a user in for claims, as an MCP client that answers a claims challenge.
     ///
     /// # Errors
     /// With what Entra answers.
@@ -321,23 +321,23 @@ impl World {
     /// Waits until a condition of the server has this status, and returns it.
     ///
     /// # Errors
-    /// Where it does not within the world's patience: with all conditions as they stand.
+    /// If it does not within the world's patience: with all conditions as they stand.
     pub async fn condition(&self, kind: ConditionType, status: &str) -> anyhow::Result<Condition> {
         self.condition_of(SERVER, kind, status).await
     }
 
-    /// The same of any server of the namespace.
+    /// Waits for a condition of any server of the namespace.
     ///
     /// # Errors
-    /// Where it does not within the world's patience: with all conditions as they stand.
+    /// If it does not within the world's patience: with all conditions as they stand.
     pub async fn condition_of(&self, server: &str, kind: ConditionType, status: &str) -> anyhow::Result<Condition> {
         self.condition_in(&self.namespace, server, kind, status).await
     }
 
-    /// The same of any server.
+    /// Waits for a condition of any server.
     ///
     /// # Errors
-    /// Where it does not within the world's patience: with all conditions as they stand.
+    /// If it does not within the world's patience: with all conditions as they stand.
     pub(super) async fn condition_in(
         &self,
         namespace: &str,
@@ -367,37 +367,37 @@ impl World {
         )
     }
 
-    /// The server as it stands.
+    /// Reads the server.
     ///
     /// # Errors
-    /// Where the API server does not answer with it.
+    /// If the API server does not answer with it.
     pub async fn server(&self) -> anyhow::Result<McpServer> {
         self.server_named(SERVER).await
     }
 
-    /// The same of any server of the namespace.
+    /// Reads any server of the namespace.
     pub(super) async fn server_named(&self, name: &str) -> anyhow::Result<McpServer> {
         Ok(Api::<McpServer>::namespaced(self.kube.clone(), &self.namespace).get(name).await?)
     }
 
-    /// The server's pods.
+    /// Lists the server's pods.
     ///
     /// # Errors
-    /// Where the API server does not answer.
+    /// If the API server does not answer.
     pub async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
         self.pods_of(SERVER).await
     }
 
-    /// The same of any server of the namespace.
+    /// Lists the pods of any server of the namespace.
     pub(super) async fn pods_of(&self, server: &str) -> anyhow::Result<Vec<Pod>> {
         let selected = ListParams::default().labels(&format!("app.kubernetes.io/instance={server}"));
         Ok(Api::<Pod>::namespaced(self.kube.clone(), &self.namespace).list(&selected).await?.items)
     }
 
-    /// The audit lines of all the server's pods.
+    /// Returns the audit lines of all the server's pods.
     ///
     /// # Errors
-    /// Where a pod has no log.
+    /// If a pod has no log.
     pub async fn audit(&self) -> anyhow::Result<Vec<Value>> {
         let mut lines = Vec::new();
         for pod in self.pods().await? {
@@ -408,10 +408,10 @@ impl World {
         Ok(lines)
     }
 
-    /// Asks again until the answer is the wanted one, and tells how long that took.
+    /// Repeats the request until the answer is the expected one, and returns the elapsed time.
     ///
     /// # Errors
-    /// Where it is not within the world's patience: with the last answer.
+    /// If it is not within the world's patience: with the last answer.
     pub async fn eventually<T: Debug, F: Future<Output = anyhow::Result<T>>>(
         &self,
         what: &str,
@@ -432,7 +432,7 @@ impl World {
     }
 }
 
-/// The condition of that type, if there is one.
+/// Returns the condition of this type, if there is one.
 pub(super) fn find(server: &McpServer, kind: ConditionType) -> Option<&Condition> {
     server.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
@@ -456,7 +456,7 @@ fn person(name: &str, display_name: &str) -> User {
     }
 }
 
-/// [`SALES`] with bob and carol in it, and as many more with carol that her tokens cannot list them.
+/// Returns [`SALES`] with bob and carol as members, and so many more groups of carol that her tokens cannot list them.
 fn groups(sales: Uuid, bob: &User, carol: &User) -> Vec<Group> {
     let more = (1..=LISTED_GROUPS).map(|number| Group {
         id: Uuid::new_v4(),
@@ -468,7 +468,7 @@ fn groups(sales: Uuid, bob: &User, carol: &User) -> Vec<Group> {
     std::iter::once(sales).chain(more).collect()
 }
 
-/// The first document of that kind in `crds/examples`, by the names of the files.
+/// Returns the first document of this kind in `crds/examples`, in the order of file names.
 fn example(kind: &str) -> anyhow::Result<Value> {
     let files = std::fs::read_dir(repository("crds/examples"))?.map(|entry| Ok(entry?.path()));
     let mut files = files.collect::<anyhow::Result<Vec<_>>>()?;
@@ -483,7 +483,7 @@ fn example(kind: &str) -> anyhow::Result<Value> {
     bail!("crds/examples has no {kind}")
 }
 
-/// RFC 7396, as far as a test needs it: no member is removed.
+/// Merges by RFC 7396, without removals, which no test needs.
 pub(super) fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {

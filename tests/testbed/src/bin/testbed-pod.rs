@@ -1,4 +1,4 @@
-//! A pod's program for the testbed's own tests: it serves HTTP, tells what it sees, and ends when asked.
+//! Program of a pod for the testbed's own tests: it serves HTTP, reports its environment, and ends on request.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use clap::Parser;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to serve.
+    /// Address to serve at.
     #[arg(long)]
     listen: SocketAddr,
     /// Served at /content; while it says `ready`, /ready answers 200, otherwise 503.

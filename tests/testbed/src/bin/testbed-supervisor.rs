@@ -1,4 +1,4 @@
-//! Keeps the testbed's processes, and ends them when the program that started it is gone.
+//! Keeps the testbed's processes, and ends them when the program that started it ends.
 
 fn main() -> anyhow::Result<()> {
     testbed::supervisor::service::run()

@@ -1,4 +1,4 @@
-//! containerd, which runs the containers that the kubelet asks it for.
+//! containerd, which runs the containers for the kubelet.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::command_line::CommandLine;
 use crate::programs::{CONTAINERD, GoPrograms};
 use crate::supervisor::Supervisor;
 
-/// Where images for Kubernetes are.
+/// containerd's namespace for images of Kubernetes.
 const IMAGES: &str = "k8s.io";
 const READY: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
@@ -23,7 +23,7 @@ pub(super) struct Containerd {
 impl Containerd {
     pub(super) async fn start(supervisor: &Supervisor, folder: &Path) -> anyhow::Result<Self> {
         let programs = GoPrograms::find_or_build(supervisor, &CONTAINERD).await?;
-        // A path of a socket may have 107 bytes.
+        // The path of a socket has at most 107 bytes.
         let containerd = Self { programs, socket: "/run/containerd.sock".into() };
         let file = folder.join("containerd.toml");
         std::fs::write(&file, containerd.configuration(folder)).context("write containerd's configuration")?;
@@ -45,8 +45,8 @@ impl Containerd {
 
     fn configuration(&self, folder: &Path) -> String {
         let (folder, socket, pause) = (folder.display(), self.socket.display(), pause::REFERENCE);
-        // To lower the kernel's inclination to kill a container, and so to raise it again, may be forbidden where this
-        // machine is itself a container; every sandbox would fail.
+        // If this machine is itself a container, the kernel may forbid a lower OOM score, and with it any later
+        // increase. Every sandbox would fail.
         format!(
             "version = 3
 root = '{folder}/containerd'

@@ -1,4 +1,4 @@
-//! CoreDNS, which tells pods the addresses of Services.
+//! CoreDNS, which resolves names of Services for pods.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::control_plane::ControlPlane;
 use crate::programs::{COREDNS, GoPrograms};
 use crate::supervisor::{Child, Supervisor};
 
-/// Below which the names of the cluster are.
+/// Domain of the cluster's names.
 pub(super) const DOMAIN: &str = "cluster.local";
 
 pub(super) async fn start(

@@ -1,4 +1,4 @@
-//! The kubelet, and kube-proxy, which leads what is sent to a Service to its pods.
+//! The kubelet, and kube-proxy, which sends traffic for a Service to its pods.
 
 use std::path::{Path, PathBuf};
 
@@ -24,12 +24,12 @@ pub(super) async fn start(
         "containerRuntimeEndpoint": format!("unix://{}", containerd.display()),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", control_group()?),
-        // Also on a machine whose kernel has control groups of version 1 alone.
+        // Needed on a machine whose kernel has only control groups of version 1.
         "failCgroupV1": false,
         "failSwapOn": false,
         "enforceNodeAllocatable": [],
         "oomScoreAdj": 0,
-        // The machine's disk is not this node's to tidy up.
+        // This node must not clean up the machine's disk.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "podLogsDir": folder.join("pods"),
@@ -69,7 +69,7 @@ pub(super) async fn start_proxy(
         format!("--hostname-override={NODE}"),
         "--proxy-mode=iptables".to_owned(),
         format!("--cluster-cidr={PODS}"),
-        // The machine's limits are not this node's to change.
+        // This node must not change the machine's limits.
         "--conntrack-max-per-core=0".to_owned(),
     ];
     launch(supervisor, folder, programs.path("kube-proxy"), arguments).await

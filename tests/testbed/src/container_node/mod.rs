@@ -1,14 +1,15 @@
-//! A Kubernetes node whose pods are containers: containerd and a real kubelet, kube-proxy and CoreDNS, for root on Linux,
-//! in [`crate::namespaces`] of its own. The other node, [`crate::node`], runs pods as processes and needs no root; the
-//! two never share a cluster.
+//! Kubernetes node whose pods are containers: containerd, a real kubelet, kube-proxy and CoreDNS. It needs root on
+//! Linux and runs in its own [`crate::namespaces`]. The other node, [`crate::node`], runs pods as processes and needs
+//! no root. The two never share a cluster.
 //!
-//! runc, the CNI plugins, iptables and conntrack are the machine's own; everything else is built from pinned sources.
+//! runc, the CNI plugins, iptables and conntrack are those of the machine. Everything else is built from pinned
+//! sources.
 //!
-//! # Where it differs from a cluster's node
+//! # Differences from a cluster's node
 //!
-//! - Images are imported from archives, and there is no registry to pull from: what was not imported is missing.
+//! - Images are imported from archives. There is no registry to pull from: an image that was not imported is missing.
 //! - Its network does not enforce NetworkPolicies.
-//! - CoreDNS runs beside the pods instead of in one, as do the control plane's own programs.
+//! - CoreDNS and the control plane's programs run beside the pods, not in pods.
 
 mod containerd;
 mod dns;
@@ -32,24 +33,24 @@ use crate::programs::{CONTAINERD, CONTROL_PLANE, COREDNS, GoPrograms, HELM, NODE
 use crate::supervisor::{Child, Command, Supervisor};
 use containerd::Containerd;
 
-/// The node's own address, by which its pods reach it.
+/// Address of the node, at which its pods reach it.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
-/// The addresses of pods.
+/// Addresses of pods.
 const PODS: &str = "10.244.0.0/24";
-/// A node is ready 4 s after its start on an idle machine.
+/// Time until a node is ready. On an idle machine it takes 4 s.
 const READY: Duration = Duration::from_secs(60);
 
-/// A running node. It ends with the supervisor that it was started with, and its pods with the namespaces.
+/// Running node. It ends with its supervisor, and its pods end with the namespaces.
 pub struct ContainerNode {
     containerd: Containerd,
     client: kube::Client,
 }
 
 impl ContainerNode {
-    /// Builds the programs of a node and its control plane, as far as they are not built yet.
+    /// Builds the missing programs of a node and its control plane.
     ///
     /// # Errors
-    /// Where one does not build, or the machine cannot run a node anyway.
+    /// If one does not build, or the machine cannot run a node anyway.
     pub async fn build(supervisor: &Supervisor) -> anyhow::Result<()> {
         namespaces::ensure_root()?;
         network::ensure_tools()?;
@@ -59,18 +60,18 @@ impl ContainerNode {
         Ok(())
     }
 
-    /// Makes the network that the control plane and the node are to be started in. Once in new namespaces.
+    /// Creates the network for the control plane and the node. Call it once in new namespaces.
     ///
     /// # Errors
-    /// Where these are no namespaces of our own, or `ip` is missing.
+    /// If these are no namespaces of our own, or `ip` is missing.
     pub async fn prepare(supervisor: &Supervisor, host_names: &[&str]) -> anyhow::Result<()> {
         network::prepare(supervisor.folder(), host_names).await
     }
 
-    /// Starts a node for this control plane, its programs being built, and returns when it is ready.
+    /// Starts a node for this control plane and returns when it is ready. Its programs must be built.
     ///
     /// # Errors
-    /// Where a package is missing, or one of its programs does not come up, with the last lines of its log.
+    /// If a package is missing, or one of its programs does not come up, with the last lines of its log.
     pub async fn start(supervisor: &Supervisor, control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let folder = supervisor.folder().join("container-node");
         std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -100,26 +101,27 @@ impl ContainerNode {
         Ok(Self { containerd, client })
     }
 
-    /// Adds an image to those that pods may have, from an OCI archive.
+    /// Imports an image from an OCI archive.
     ///
     /// # Errors
-    /// Where containerd does not take it.
+    /// If containerd does not take it.
     pub async fn import(&self, archive: &Path) -> anyhow::Result<()> {
         self.containerd.import(archive).await
     }
 
-    /// What the first container of a pod has written, asked of the kubelet through the API server.
+    /// Returns the log of the first container of a pod. The API server requests it from the kubelet.
     ///
     /// # Errors
-    /// Where the pod is gone or has not started.
+    /// If the pod is gone or has not started.
     pub async fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         Ok(Api::<Pod>::namespaced(self.client.clone(), namespace).logs(pod, &LogParams::default()).await?)
     }
 
-    /// Kills what runs in the first container of a pod. The kubelet starts it again, unless the pod is gone by then.
+    /// Kills the processes in the first container of a pod. The kubelet restarts the container, unless the pod is
+    /// deleted before.
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If it does not run.
     pub async fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         let found = Api::<Pod>::namespaced(self.client.clone(), namespace).get(pod).await?;
         let id = container_id(&found).with_context(|| format!("pod {namespace}/{pod} runs no container"))?;
@@ -127,17 +129,17 @@ impl ContainerNode {
     }
 }
 
-/// The id that containerd knows the first container of a pod by.
+/// Returns containerd's id of the first container of a pod.
 fn container_id(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()?.container_id.as_ref()?.strip_prefix("containerd://")
 }
 
-/// Where Debian and most others have what the node takes from the machine.
+/// Folders of the machine's programs that the node uses, as in Debian and most others.
 fn machine_path() -> String {
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
 }
 
-/// Starts a program of the node, its log beside its files.
+/// Starts a program of the node, with a log beside its files.
 async fn launch(
     supervisor: &Supervisor,
     folder: &Path,
@@ -158,7 +160,7 @@ async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     CommandLine::new(program, command, arguments, Duration::from_secs(60)).succeed(None).await
 }
 
-/// The ends of all logs.
+/// Returns the last lines of all logs.
 fn last_words(folder: &Path) -> String {
     let logs = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));

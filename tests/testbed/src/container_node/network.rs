@@ -1,4 +1,4 @@
-//! The node's network: an address of its own, a bridge for its pods, and names.
+//! Network of the node: its address, a bridge for its pods, and names.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{ADDRESS, PODS, run};
 use crate::namespaces;
 
-/// What the node takes from the machine, and Debian's packages of it.
+/// Programs of the machine that the node uses, and their Debian packages.
 const TOOLS: [(&str, &str); 5] = [
     ("/usr/sbin/runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -18,7 +18,7 @@ const TOOLS: [(&str, &str); 5] = [
     ("/usr/sbin/ip", "iproute2"),
 ];
 
-/// Whether the machine has what the node takes from it.
+/// Checks that the machine has the programs that the node uses.
 pub(super) fn ensure_tools() -> anyhow::Result<()> {
     let missing: Vec<&str> =
         TOOLS.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
@@ -31,14 +31,14 @@ pub(super) fn ensure_tools() -> anyhow::Result<()> {
 }
 
 pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Result<()> {
-    // Else it would be the machine's own network that is changed.
+    // Without this check, the machine's own network could be changed.
     namespaces::control_group()?;
     for line in [
         "link set lo up",
         "link add node type bridge",
         &format!("address add {ADDRESS}/24 dev node"),
         "link set node up",
-        // Programs look for their own address by the way out, which leads nowhere.
+        // Programs find their own address by the default route. This one leads nowhere.
         "route add default dev node",
     ] {
         run("ip", &line.split(' ').collect::<Vec<_>>()).await?;
@@ -57,7 +57,7 @@ pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Resul
     Ok(())
 }
 
-/// Writes what containerd is to do for each pod.
+/// Writes containerd's network configuration of pods.
 pub(super) fn configure(folder: &Path) -> anyhow::Result<()> {
     let bridge = json!({
         "cniVersion": "1.0.0", "name": "pods",

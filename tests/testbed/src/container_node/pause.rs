@@ -1,4 +1,4 @@
-//! The image of the container that holds a pod's namespaces: Kubernetes' own source, compiled here.
+//! Image of the container that holds a pod's namespaces, compiled here from the sources of Kubernetes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::run;
 use crate::command_line::CommandLine;
 use crate::programs::workspace;
 
-/// As containerd is told.
+/// Reference in containerd's configuration.
 pub(super) const REFERENCE: &str = "localhost/pause:1";
 
-/// Makes the image, and returns its archive.
+/// Builds the image, and returns its archive.
 pub(super) async fn archive(folder: &Path) -> anyhow::Result<PathBuf> {
     let program = folder.join("pause");
     let source = sources().await?.join("build/pause/linux/pause.c");
@@ -36,7 +36,7 @@ pub(super) async fn archive(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(archive)
 }
 
-/// Where Go keeps the sources of Kubernetes, since its programs were built.
+/// Folder in which Go keeps the sources of Kubernetes. They are there since its programs were built.
 async fn sources() -> anyhow::Result<PathBuf> {
     let mut command = tokio::process::Command::new("go");
     command.current_dir(workspace().join("tests/control-plane")).env("GOWORK", "off");

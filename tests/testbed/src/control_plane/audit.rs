@@ -1,4 +1,4 @@
-//! The API server's audit log: who wrote what, and what the operator read. What others read is not in it.
+//! Audit log of the API server: all writes with their users, and the operator's reads. Other reads are not logged.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Deserialize;
 
-/// What the API server logs: the metadata of each write, and of all that is asked in the operator's namespace's name, once
-/// it is answered. Reviews change nothing and are left out.
+/// Audit policy: the metadata of each finished write, and of each finished request of an account in the operator's
+/// namespace. Reviews change nothing and are not logged.
 pub(super) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -26,34 +26,34 @@ rules:
 - level: Metadata
 "#;
 
-/// The audit log of one control plane.
+/// Audit log of one control plane.
 #[derive(Debug, Clone)]
 pub struct AuditLog {
     file: PathBuf,
 }
 
-/// A moment in the audit log.
+/// Position in the audit log.
 #[derive(Debug, Clone, Copy)]
 pub struct Marker(u64);
 
-/// One request, answered.
+/// One finished request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`; of the operator also `get`, `list` or `watch`.
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`; for the operator also `get`, `list` or `watch`.
     pub verb: String,
-    /// The API group, such as `apps`; empty for the core group.
+    /// API group, such as `apps`; empty for the core group.
     pub group: String,
-    /// The plural, such as `deployments`.
+    /// Plural of the kind, such as `deployments`.
     pub resource: String,
-    /// Such as `status`.
+    /// Subresource, such as `status`.
     pub subresource: Option<String>,
-    /// `None` for a cluster-scoped object.
+    /// Namespace; `None` for a cluster-scoped object.
     pub namespace: Option<String>,
-    /// `None` where the API server chose it, or for a whole collection.
+    /// Name; `None` if the API server chose it, or for a whole collection.
     pub name: Option<String>,
-    /// The HTTP status it was answered with.
+    /// HTTP status of the answer.
     pub code: u16,
-    /// Such as `system:serviceaccount:NAMESPACE:NAME`.
+    /// User, such as `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
 }
 
@@ -62,29 +62,29 @@ impl AuditLog {
         Self { file }
     }
 
-    /// Now.
+    /// Returns the current end of the log.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// If the log cannot be read.
     pub fn mark(&self) -> anyhow::Result<Marker> {
         Ok(Marker(std::fs::metadata(&self.file).context("the audit log")?.len()))
     }
 
-    /// The writes answered since then by a user: that very name, or, where it ends in `*`, every name that begins so.
-    /// Writes that were refused are among them, with their code; a write just answered may take a moment to appear.
+    /// Returns the finished writes of a user after `since`. A name that ends in `*` means every user with this prefix.
+    /// Refused writes are included, with their code. A write appears a moment after its answer.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// If the log cannot be read.
     pub fn writes(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
         let mut events = self.requests(since, by_user)?;
         events.retain(AuditEvent::is_write);
         Ok(events)
     }
 
-    /// As [`AuditLog::writes`], but with what the operator read. A watch is answered when it ends.
+    /// Same as [`AuditLog::writes`], with the operator's reads. A watch appears when it ends.
     ///
     /// # Errors
-    /// Where the log cannot be read.
+    /// If the log cannot be read.
     pub fn requests(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
         let mut file = std::fs::File::open(&self.file).context("the audit log")?;
         file.seek(SeekFrom::Start(since.0))?;
@@ -95,7 +95,7 @@ impl AuditLog {
 }
 
 impl AuditEvent {
-    /// Whether it asked for a change.
+    /// Returns whether the request is a write.
     pub fn is_write(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
@@ -108,7 +108,7 @@ fn matches(wanted: &str, user: &str) -> bool {
     }
 }
 
-/// A line still being written is left for the next look.
+/// An incomplete line stays for the next read.
 fn parse(lines: &str) -> impl Iterator<Item = AuditEvent> {
     lines.lines().filter_map(|line| {
         let event: Line = serde_json::from_str(line).ok()?;

@@ -1,5 +1,5 @@
-//! A real Kubernetes control plane on loopback: etcd, the API server, the controller manager and the scheduler, each a
-//! child of the supervisor, with a certificate authority, a service account issuer and an audit log of its own.
+//! Real Kubernetes control plane on loopback: etcd, the API server, the controller manager and the scheduler. Each is a
+//! child of the supervisor. The control plane has its own certificate authority, service account issuer and audit log.
 
 mod audit;
 mod start;
@@ -19,12 +19,12 @@ pub(crate) use start::NODE;
 use crate::programs::GoPrograms;
 use crate::supervisor::Supervisor;
 
-/// From where the API server is reached.
+/// Clients that can reach the API server.
 #[derive(Debug, Clone, Copy)]
 enum Reach {
-    /// This machine alone.
+    /// Processes of this machine.
     Loopback,
-    /// Pods with addresses of their own, by this one of their node.
+    /// Pods with their own addresses, through this address of their node.
     Node(Ipv4Addr),
 }
 
@@ -37,7 +37,7 @@ impl Reach {
     }
 }
 
-/// A running control plane. It ends with the supervisor that it was started with.
+/// Running control plane. It ends with its supervisor.
 #[derive(Clone)]
 pub struct ControlPlane {
     folder: PathBuf,
@@ -45,77 +45,77 @@ pub struct ControlPlane {
     url: String,
     ca_pem: String,
     admin: kube::Config,
-    /// Keeps the processes.
+    /// Keeps the processes alive.
     _supervisor: Supervisor,
 }
 
 impl ControlPlane {
-    /// Starts one, in about five seconds (building it first if need be), and returns when it can be used: ready, with
-    /// the default service account, its issuer's discovery open to everyone.
+    /// Starts a control plane in about five seconds, plus the build of missing programs. Returns when it is ready, with
+    /// the default service account and with public discovery of its issuer.
     ///
     /// # Errors
-    /// Where its programs cannot be had, or one of them does not start: the last lines of its log are in the error.
+    /// If its programs cannot be had, or one of them does not start: the last lines of its log are in the error.
     pub async fn start(supervisor: &Supervisor) -> anyhow::Result<Self> {
         start::start(supervisor, Reach::Loopback).await
     }
 
-    /// The same, for a node whose pods have addresses of their own: they reach the API server at that address of the
-    /// node, and the API server reaches the node's kubelet.
+    /// Starts a control plane for a node whose pods have their own addresses. They reach the API server at this address
+    /// of the node, and the API server reaches the node's kubelet.
     ///
     /// # Errors
-    /// As [`ControlPlane::start`].
+    /// Same as [`ControlPlane::start`].
     pub(crate) async fn start_for_node(supervisor: &Supervisor, address: Ipv4Addr) -> anyhow::Result<Self> {
         start::start(supervisor, Reach::Node(address)).await
     }
 
-    /// A new client as cluster administrator. A client belongs to the tokio runtime it is made on: each test makes its
-    /// own.
+    /// Creates a client with the rights of the cluster administrator. A client belongs to the tokio runtime that
+    /// creates it, so each test creates its own.
     ///
     /// # Errors
-    /// Where it cannot be made of [`ControlPlane::config`].
+    /// If it cannot be made of [`ControlPlane::config`].
     pub fn client(&self) -> anyhow::Result<kube::Client> {
         Ok(kube::Client::try_from(self.config())?)
     }
 
-    /// The configuration of a client as cluster administrator.
+    /// Returns the configuration of a client with the rights of the cluster administrator.
     pub fn config(&self) -> kube::Config {
         self.admin.clone()
     }
 
-    /// The cluster administrator's kubeconfig file.
+    /// Path of the cluster administrator's kubeconfig file.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("admin.kubeconfig")
     }
 
-    /// The program `kubectl` of the same version.
+    /// Program `kubectl` of the same version.
     pub fn kubectl(&self) -> PathBuf {
         self.programs.path("kubectl")
     }
 
-    /// The API server: `https://127.0.0.1:PORT`, or at the address of the node that it was started for.
+    /// URL of the API server: `https://127.0.0.1:PORT`, or with the address of its node.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The issuer of service account tokens, which serves its discovery document and keys to everyone.
+    /// Issuer of service account tokens. Its discovery document and keys are public.
     pub fn issuer(&self) -> &str {
         &self.url
     }
 
-    /// The certificate of the authority that the API server's certificate is of.
+    /// Certificate of the authority that issued the API server's certificate.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// The file with [`ControlPlane::ca_pem`].
+    /// Path of the file with [`ControlPlane::ca_pem`].
     pub fn ca_file(&self) -> PathBuf {
         self.folder.join("ca.crt")
     }
 
-    /// A kubeconfig file for a service account that exists, with a token for 24 hours, in the account's namespace.
+    /// Writes a kubeconfig file for an existing service account, with a token for 24 hours, in the account's namespace.
     ///
     /// # Errors
-    /// Where the API server issues no token: the account does not exist.
+    /// If the API server issues no token: the account does not exist.
     pub async fn kubeconfig_for_service_account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client()?, namespace);
         let request = TokenRequest {
@@ -127,18 +127,18 @@ impl ControlPlane {
             .await
             .with_context(|| format!("a token for the service account {namespace}/{name}"))?;
         let token = issued.status.context("a token request without status")?.token;
-        // No part of such a name may contain an underscore; a colon would make KUBECONFIG a list.
+        // An underscore cannot occur in these names. A colon would make KUBECONFIG a list.
         let file = self.folder.join(format!("{namespace}_{name}.kubeconfig"));
         write_kubeconfig(&file, &self.url, &self.ca_pem, &token, namespace)?;
         Ok(file)
     }
 
-    /// The folder of its files.
+    /// Folder of its files.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// What was written, by whom.
+    /// Audit log of the control plane.
     pub fn audit(&self) -> AuditLog {
         AuditLog::new(self.folder.join("audit.log"))
     }

@@ -1,4 +1,4 @@
-//! How the control plane's processes are started and found ready.
+//! Start of the control plane's processes, and checks of their readiness.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use crate::certificates::CertificateAuthority;
 use crate::programs::{CONTROL_PLANE, GoPrograms};
 use crate::supervisor::{Child, Command, Supervisor};
 
-/// The name of the node that a control plane is started for.
+/// Name of the node that a control plane is started for.
 pub(crate) const NODE: &str = "node";
-/// That node's user, behind `system:`.
+/// User of this node, without the prefix `system:`.
 const NODE_USER: &str = "node:node";
-/// As whom the API server asks that node's kubelet.
+/// User of the API server for requests to this node's kubelet.
 const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
-/// The first of the range of addresses of Services, which is the API server's own.
+/// First address in the range of Services, which is the API server's.
 const SERVICE_ADDRESS: &str = "10.96.0.1";
 
-/// A machine busy with builds takes several times the usual five seconds.
+/// Timeout of a start. A machine that is busy with builds takes several times the usual five seconds.
 const READY: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
-/// Between choosing a free port and its use, another process may take it.
+/// Number of attempts. Another process may take a free port before its use.
 const ATTEMPTS: u32 = 4;
 
 pub(super) async fn start(supervisor: &Supervisor, reach: Reach) -> anyhow::Result<ControlPlane> {
@@ -97,7 +97,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// All listeners are open at once, so that the ports differ.
+    /// All listeners are open at the same time, so that the ports differ.
     fn choose(api_server: Ipv4Addr) -> anyhow::Result<Self> {
         let listen = |address| TcpListener::bind((address, 0));
         let loopback = Ipv4Addr::LOCALHOST;
@@ -143,13 +143,13 @@ impl Files {
             }
             users.extend([("kube-proxy", None), (NODE_USER, Some("system:nodes"))]);
         }
-        // etcd's own authority: nobody but this API server can use it, nor can the API server meet another's etcd.
+        // etcd has its own authority: only this API server can use it, and this API server can use no other etcd.
         let ca = CertificateAuthority::new("testbed-etcd")?;
         write("etcd-ca.crt", &ca.pem())?;
         let etcd = ca.issue(&["127.0.0.1"])?;
         write("etcd.crt", &etcd.certificate_pem)?;
         write("etcd.key", &etcd.key_pem)?;
-        // RSA, since Entra accepts federated tokens signed with RS256 alone.
+        // RSA, since Entra accepts only federated tokens that are signed with RS256.
         let signer = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         write("service-account.key", &signer.serialize_pem())?;
         write("audit-policy.yaml", audit::POLICY)?;
@@ -198,7 +198,7 @@ fn etcd(folder: &Path, ports: &Ports) -> Vec<String> {
         flag("key-file", folder.join("etcd.key")),
         flag("trusted-ca-file", folder.join("etcd-ca.crt")),
         "--client-cert-auth".into(),
-        // The data do not outlive the processes.
+        // The data need not survive the processes.
         "--unsafe-no-fsync".into(),
         "--log-level=warn".into(),
     ]
@@ -219,18 +219,18 @@ fn api_server(folder: &Path, ports: &Ports, url: &str, reach: Reach) -> Vec<Stri
         "--authorization-mode=Node,RBAC".into(),
         "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".into(),
         format!("--service-account-issuer={url}"),
-        // Else the keys are advertised at the host's outer address.
+        // Without this flag, the keys are advertised at the host's external address.
         format!("--service-account-jwks-uri={url}/openid/v1/jwks"),
         flag("service-account-key-file", folder.join("service-account.key")),
         flag("service-account-signing-key-file", folder.join("service-account.key")),
         "--service-cluster-ip-range=10.96.0.0/16".into(),
         flag("audit-policy-file", folder.join("audit-policy.yaml")),
         flag("audit-log-path", folder.join("audit.log")),
-        // One file: a place in it stays a place in it.
+        // The log is one file, so that a position in it stays valid.
         "--audit-log-maxsize=0".into(),
     ];
     match reach {
-        // The Service `kubernetes` may not have a loopback address as its endpoint.
+        // The Service `kubernetes` must not have a loopback address as its endpoint.
         Reach::Loopback => arguments.push("--endpoint-reconciler-type=none".into()),
         Reach::Node(_) => arguments.extend([
             flag("kubelet-client-certificate", folder.join("kubelet-client.crt")),
@@ -247,15 +247,16 @@ fn controller_manager(folder: &Path, reach: Reach) -> Vec<String> {
     let mut arguments = component(folder, "kube-controller-manager");
     arguments.extend([
         "--use-service-account-credentials".into(),
-        // It makes an account and a token for each of its controllers, one after the other: 5 s at its default rate.
+        // It creates an account and a token for each of its controllers, one after another. At its default rate this
+        // takes 5 s.
         "--kube-api-qps=1000".into(),
         "--kube-api-burst=1000".into(),
         flag("service-account-private-key-file", folder.join("service-account.key")),
         flag("root-ca-file", folder.join("ca.crt")),
     ]);
     if let Reach::Loopback = reach {
-        // There is no node. Tests play the kubelet of one, and this controller deletes the pods of a node that does not
-        // exist, once a minute or so.
+        // There is no node. Tests act as the kubelet of one. This controller would delete the pods of a missing node
+        // about once a minute.
         arguments.push("--controllers=*,-pod-garbage-collector-controller".into());
     }
     arguments
@@ -272,7 +273,7 @@ fn component(folder: &Path, name: &str) -> Vec<String> {
         flag("authentication-kubeconfig", &kubeconfig),
         flag("authorization-kubeconfig", &kubeconfig),
         "--leader-elect=false".into(),
-        // Nobody asks it anything.
+        // No client uses this server.
         "--secure-port=0".into(),
     ]
 }
@@ -348,7 +349,8 @@ async fn answers(client: &kube::Client, path: &str) -> bool {
     }
 }
 
-/// The issuer's discovery document and keys are open to service accounts alone by default; Entra has none.
+/// Makes the issuer's discovery document and keys public. By default only service accounts may read them, and Entra has
+/// none.
 async fn open_discovery(client: &kube::Client) -> anyhow::Result<()> {
     let everyone = json!({ "kind": "Group", "name": "system:unauthenticated" });
     let name = "system:service-account-issuer-discovery";

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// What is wrong: a stable reason, and words for people.
+/// Problem: a stable reason, and a message for people.
 pub(crate) type Problem = (&'static str, String);
 
-/// Says True with `reason`, or False with what is wrong.
+/// Returns a condition that is True with `reason`, or False with the problem.
 pub(crate) struct Verdict<'a> {
     pub(crate) kind: &'static str,
     pub(crate) holds: bool,
@@ -17,14 +17,14 @@ pub(crate) struct Verdict<'a> {
 impl<'a> Verdict<'a> {
     pub(crate) fn new(kind: &'static str, problem: Option<&'a Problem>) -> Self {
         match problem {
-            // The reason of what is well is the condition's own name.
+            // Without a problem, the reason is the name of the condition.
             None => Self { kind, holds: true, reason: kind, message: "" },
             Some((reason, message)) => Self { kind, holds: false, reason: *reason, message },
         }
     }
 }
 
-/// Conditions for an object's generation; the time of one that says what it said stays.
+/// Sets conditions for an object's generation. The transition time of an unchanged condition stays.
 pub(crate) fn conditions(generation: Option<i64>, before: Option<&Value>, verdicts: &[Verdict]) -> Value {
     let before = before.and_then(|status| status.get("conditions")).and_then(Value::as_array);
     let now = json!(Timestamp::now().round(jiff::Unit::Second).unwrap_or_default());

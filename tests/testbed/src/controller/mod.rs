@@ -1,4 +1,4 @@
-//! What the controllers that the testbed plays have in common: how they watch, and how they say what they found.
+//! Common code of the testbed's controllers: watches, and statuses.
 
 mod conditions;
 mod statuses;

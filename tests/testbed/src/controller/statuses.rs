@@ -1,4 +1,4 @@
-//! Writes statuses, each as seldom as it can.
+//! Writes statuses, as few times as possible.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The statuses that a controller has written.
+/// Statuses that a controller has written.
 pub(crate) struct Statuses {
     client: Client,
     manager: &'static str,
-    /// By uid, the version each was written upon: until the watch tells of a newer one, there is nothing to write.
+    /// Resource version of each object before the last write, by uid. No write is needed until the watch reports a
+    /// newer one.
     written: HashMap<String, Option<String>>,
 }
 
@@ -23,12 +24,12 @@ impl Statuses {
         Self { client, manager, written: HashMap::new() }
     }
 
-    /// Forgets what is no more.
+    /// Forgets objects that do not exist any more.
     pub(crate) fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         self.written.retain(|uid, _| exists(uid));
     }
 
-    /// Writes a status unless it is so already; what fails is tried again at the next call.
+    /// Writes a status unless it is unchanged. A failed write is tried again at the next call.
     pub(crate) async fn put<K>(&mut self, object: &K, status: Option<&Value>, wanted: Value)
     where
         K: Resource<DynamicType = ()>,
@@ -45,7 +46,7 @@ impl Statuses {
             Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &kind),
             None => Api::all_with(self.client.clone(), &kind),
         };
-        // Another controller may write into the same list: what it has just written is not to be lost.
+        // Another controller may write to the same list. Its latest write must not be lost.
         let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": wanted }));
         let parameters = PatchParams { field_manager: Some(self.manager.into()), ..Default::default() };
         match tokio::time::timeout(PATIENCE, api.patch_status(&name, &parameters, &patch)).await {

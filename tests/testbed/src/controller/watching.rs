@@ -1,4 +1,4 @@
-//! Watches kinds, also those that are not defined yet.
+//! Watches kinds, also before their definition.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-/// Waits as long before each attempt to watch, so that a kind that has just been defined is soon seen.
+/// Waits for the same time before each attempt to watch, so that a new definition is soon noticed.
 struct Steady;
 
 impl Iterator for Steady {
@@ -26,7 +26,7 @@ impl Backoff for Steady {
     fn reset(&mut self) {}
 }
 
-/// Whether everything there is of the kind is known; never while it is not defined.
+/// Returns whether all objects of the kind are known. It is false while the kind is not defined.
 pub(crate) fn is_synced<K>(store: &Store<K>) -> bool
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -34,7 +34,7 @@ where
     matches!(store.wait_until_ready().now_or_never(), Some(Ok(())))
 }
 
-/// What there is of a kind; `changes` gets a stream that tells whenever that has changed.
+/// Follows the objects of a kind. `changes` gets a stream with an item for each change.
 pub(crate) fn follow<K>(client: &Client, config: watcher::Config, changes: &mut Vec<BoxStream<'static, ()>>) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,

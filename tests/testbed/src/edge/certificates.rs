@@ -1,4 +1,4 @@
-//! Which certificate a host is served with: that of the Secret which an Ingress or a listener names for it.
+//! Certificate of each host, from the Secret that an Ingress or a listener names.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,12 +18,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::is_ours;
 use crate::certificates::{Certificate, CertificateAuthority};
 
-/// By host, lower case, `*.` kept; where the Secret is missing or unusable, the reason.
+/// Certificates by host, in lower case, with `*.`; the reason if the Secret is missing or unusable.
 #[derive(Default)]
 pub(super) struct Certificates(HashMap<String, Result<Arc<CertifiedKey>, String>>);
 
 impl Certificates {
-    /// Those of Ingresses, and others by hostname: `*` is any.
+    /// Certificates of Ingresses, and of listeners by hostname. `*` is any hostname.
     pub(super) fn new(
         ingresses: &[Arc<Ingress>],
         secrets: &[Arc<Secret>],
@@ -42,7 +42,7 @@ impl Certificates {
         Self(certificates)
     }
 
-    /// The longest name that matches counts.
+    /// The longest matching name wins.
     fn find(&self, host: &str) -> Result<Arc<CertifiedKey>, String> {
         let parents = std::iter::successors(Some(host), |name| name.split_once('.').map(|(_, parent)| parent));
         let wildcards = parents.skip(1).map(|parent| format!("*.{parent}"));
@@ -54,7 +54,7 @@ impl Certificates {
     }
 }
 
-/// The certificate in a Secret, or why it cannot be served.
+/// Returns the certificate in a Secret, or the reason why it is unusable.
 pub(super) fn find(namespace: &str, name: &str, secrets: &[Arc<Secret>]) -> Result<Arc<CertifiedKey>, String> {
     let mut secrets = secrets.iter();
     match secrets.find(|secret| secret.namespace().as_deref() == Some(namespace) && secret.name_any() == name) {
@@ -74,11 +74,11 @@ fn usable(secret: &Secret) -> anyhow::Result<Arc<CertifiedKey>> {
 fn certified(certificates: &[u8], key: &[u8]) -> anyhow::Result<Arc<CertifiedKey>> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().context("tls.crt")?;
     let key = PrivateKeyDer::from_pem_slice(key).context("tls.key")?;
-    // Refuses an empty chain, and a key that is another certificate's.
+    // Refuses an empty chain, and a key of another certificate.
     Ok(Arc::new(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?))
 }
 
-/// Chooses by server name. Where there is no usable certificate, one for `edge.invalid` shows that, as controllers do.
+/// Selects a certificate by server name. If none is usable, it serves one for `edge.invalid`, as controllers do.
 pub(super) struct Resolver {
     pub(super) current: ArcSwap<Certificates>,
     fallback: Arc<CertifiedKey>,

@@ -1,4 +1,4 @@
-//! What the edge knows of the cluster, and hears as it changes.
+//! State of the cluster that the edge watches.
 
 use futures::Stream;
 use futures::stream::select_all;
@@ -27,7 +27,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Whether everything that every cluster has is known.
+    /// Returns whether all built-in kinds are known.
     pub(super) fn is_synced(&self) -> bool {
         is_synced(&self.ingresses)
             && is_synced(&self.namespaces)
@@ -36,7 +36,7 @@ impl Cluster {
             && is_synced(&self.secrets)
     }
 
-    /// Gateway API is there, and our class is not.
+    /// Returns whether Gateway API is defined and our class is missing.
     pub(super) fn lacks_class(&self) -> bool {
         is_synced(&self.classes) && !self.classes.state().iter().any(|class| class.name_any() == CLASS)
     }
@@ -55,7 +55,7 @@ impl Cluster {
     }
 }
 
-/// What there is, and a stream that tells whenever it has changed.
+/// Starts to watch, and returns the state and a stream with an item for each change.
 pub(super) fn watch(client: &Client) -> (Cluster, impl Stream<Item = ()> + Send + Unpin + use<>) {
     let mut changes = Vec::new();
     let cluster = Cluster {

@@ -1,4 +1,4 @@
-//! What Ingresses of our class say: the rules of each, and the endpoints that these lead to.
+//! Rules of the Ingresses of our class, and the endpoints of each rule.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::is_ours;
 use super::table::{Backend, Host, Path, Rule};
 use crate::forward::Target;
 
-/// The rules of every Ingress of our class, the older Ingress first, as in other controllers.
+/// Returns the rules of every Ingress of our class, older Ingresses first, as in other controllers.
 pub(super) fn all_rules(
     ingresses: &[Arc<Ingress>],
     services: &[Arc<Service>],
@@ -48,7 +48,7 @@ fn port_text(backend: &IngressServiceBackend) -> String {
     port.name.or_else(|| Some(port.number?.to_string())).unwrap_or_default()
 }
 
-/// The ready endpoints behind a port of a Service; none where there is no such Service or port.
+/// Returns the ready endpoints of a port of a Service; none if the Service or port does not exist.
 pub(super) fn targets(
     namespace: &str,
     backend: &IngressServiceBackend,
@@ -70,7 +70,7 @@ pub(super) fn targets(
         .collect()
 }
 
-/// A slice knows a Service's port by its name, empty where the Service has but one without a name.
+/// A slice has the name of the Service's port. It is empty if the Service has a single port without a name.
 pub(super) fn port_name(service: &Service, backend: &IngressServiceBackend) -> Option<String> {
     let wanted = backend.port.as_ref()?;
     let ports = service.spec.as_ref()?.ports.as_ref()?;

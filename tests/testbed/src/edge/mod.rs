@@ -1,22 +1,22 @@
-//! An HTTPS edge on one loopback port, in the place of an ingress controller and of a Gateway API implementation: it
-//! routes by the Ingresses of class `testbed`, and by the HTTPRoutes at Gateways and ListenerSets of GatewayClass
-//! `testbed`, to the ready endpoints of their Services, with the certificates that they name. The definitions of Gateway
-//! API may come at any time, or never.
+//! HTTPS edge on one loopback port: a double of an ingress controller and of a Gateway API implementation. It routes by
+//! the Ingresses of class `testbed`, and by the HTTPRoutes at Gateways and ListenerSets of GatewayClass `testbed`.
+//! Targets are the ready endpoints of their Services. It serves the certificates that they name. The definitions of
+//! Gateway API are optional, and may be added at any time.
 //!
-//! It differs from a real Ingress controller: `defaultBackend` and resource backends are ignored,
+//! Differences from a real Ingress controller: `defaultBackend` and resource backends are ignored,
 //! `ImplementationSpecific` paths are prefixes, and connections are not upgraded.
 //!
-//! And from an implementation of Gateway API:
+//! Differences from an implementation of Gateway API:
 //!
-//! - **Listeners.** HTTPS alone, and every one of them is served on the edge's one port, whatever its own: their ports
-//!   only tell them apart. The request's host decides; that it is the connection's server name is not checked.
-//! - **Routes.** HTTPRoutes alone, by hostname and path (`PathPrefix`, `Exact`). One with filters, or with matches by
-//!   method, header, query parameter or regular expression, is not accepted: `UnsupportedValue`.
-//! - **Backends.** Services of the route's own namespace. Those of one rule share its requests by their number of
-//!   endpoints, not by weight, but for weight 0. A rule without a backend that exists is answered with 500.
-//! - **Time-outs.** `request`, counted from the request's head to the answer's end; no limit where it is absent.
-//! - **References into other namespaces** are `RefNotPermitted`: ReferenceGrants are not heeded.
-//! - **Certificates.** The first of a listener's certificateRefs.
+//! - **Listeners.** Only HTTPS. The edge serves every listener on its one port; the ports of listeners only distinguish
+//!   them. The request's host decides. It is not compared with the connection's server name.
+//! - **Routes.** Only HTTPRoutes, by hostname and path (`PathPrefix`, `Exact`). A route with filters, or with matches
+//!   by method, header, query parameter or regular expression, is not accepted: `UnsupportedValue`.
+//! - **Backends.** Services of the route's own namespace. The Services of one rule share its requests by their number
+//!   of endpoints, not by weight, except weight 0. A rule without an existing backend is answered with 500.
+//! - **Timeouts.** `request`, from the request's head to the end of the answer. No limit if absent.
+//! - **References into other namespaces** are `RefNotPermitted`: ReferenceGrants are ignored.
+//! - **Certificates.** Only the first of a listener's certificateRefs.
 
 mod certificates;
 mod cluster;
@@ -54,14 +54,14 @@ use certificates::{Certificates, Resolver};
 
 use table::Table;
 
-/// The ingress class and the Gateway class that the edge serves.
+/// Ingress class and Gateway class of the edge.
 pub const CLASS: &str = "testbed";
-/// What its classes name as their controller.
+/// Controller name in its classes.
 pub const CONTROLLER: &str = "mcp-entra.dev/testbed-edge";
 
-/// The namespace that the edge's pods would have; it need not exist.
+/// Namespace of the edge's pods. It need not exist.
 pub const NAMESPACE: &str = "edge";
-/// What their label `app.kubernetes.io/name` would be.
+/// Value of their label `app.kubernetes.io/name`.
 pub const APP: &str = "testbed-edge";
 
 const SYNCED: Duration = Duration::from_secs(30);
@@ -69,35 +69,35 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// A running edge; it ends when dropped.
+/// Running edge; it ends when dropped.
 pub struct Edge {
     serving: Serving,
     _watching: AbortOnDropHandle<()>,
 }
 
 impl Edge {
-    /// Creates the ingress class, and serves what the cluster has on a free loopback port, on the current tokio runtime,
-    /// which `client` must belong to. It follows every change without being told. To NetworkPolicies it is a pod of
-    /// [`NAMESPACE`] whose `app.kubernetes.io/name` is [`APP`].
+    /// Creates the ingress class, and serves the cluster's routes on a free loopback port. It runs on the current tokio
+    /// runtime, which must be `client`'s. It follows every change. For NetworkPolicies it is a pod of [`NAMESPACE`]
+    /// whose `app.kubernetes.io/name` is [`APP`].
     ///
     /// # Errors
-    /// Where the API server does not answer, or the edge cannot listen.
+    /// If the API server does not answer, or the edge cannot listen.
     pub async fn start(client: Client) -> anyhow::Result<Self> {
         Self::start_as(client, Identity::new(NAMESPACE, APP)).await
     }
 
-    /// The same, before pods of that sort.
+    /// Starts an edge for pods of this sort.
     ///
     /// # Errors
-    /// As [`Edge::start`].
+    /// Same as [`Edge::start`].
     pub async fn start_before(client: Client, pods: Pods) -> anyhow::Result<Self> {
         Self::start_with(client, Identity::new(NAMESPACE, APP), pods).await
     }
 
-    /// The same, as other pods to NetworkPolicies.
+    /// Starts an edge with another identity for NetworkPolicies.
     ///
     /// # Errors
-    /// As [`Edge::start`].
+    /// Same as [`Edge::start`].
     pub async fn start_as(client: Client, identity: Identity) -> anyhow::Result<Self> {
         Self::start_with(client, identity, Pods::Processes).await
     }
@@ -150,7 +150,7 @@ impl Edge {
         Ok(Self { serving, _watching: watching })
     }
 
-    /// Where it serves HTTPS, for every host.
+    /// Address of HTTPS for every host.
     pub fn address(&self) -> SocketAddr {
         self.serving.address()
     }
@@ -169,15 +169,15 @@ fn acceptor(resolver: Arc<Resolver>) -> anyhow::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// The way from the edge to pods.
+/// Path from the edge to pods.
 struct Forwarder {
     policies: NetworkPolicies,
-    /// The edge's own identity to the policies.
+    /// Identity of the edge for NetworkPolicies.
     identity: Identity,
     pods: Pods,
 }
 
-/// Takes the endpoints in turns, and the next where one cannot be reached.
+/// Selects endpoints in turn, and the next one if an endpoint cannot be reached.
 async fn handle(
     mut request: Request<Incoming>,
     from: IpAddr,
@@ -227,14 +227,14 @@ fn in_turn(targets: &[Target], turn: usize) -> impl Iterator<Item = Target> {
     targets.iter().copied().cycle().skip(first).take(targets.len())
 }
 
-/// As the client wrote it: in HTTP/2 the authority, else the Host header.
+/// Returns the host from the client: in HTTP/2 the authority, otherwise the Host header.
 fn host<B>(request: &Request<B>) -> Option<String> {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let header = || request.headers().get(header::HOST)?.to_str().ok();
     authority.or_else(header).map(str::to_owned)
 }
 
-/// What the client says of itself is not to be believed: it is replaced.
+/// Replaces headers in which the client describes itself, since they cannot be trusted.
 fn set_forwarded(headers: &mut HeaderMap, host: &str, from: IpAddr) {
     headers.remove(header::FORWARDED);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));

@@ -1,4 +1,4 @@
-//! Offers the edge's classes, and says of an Ingress where it is served, as controllers do.
+//! Creates the edge's classes, and writes the address of each Ingress to its status, as controllers do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) async fn create_class(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Offers the Gateway class; where that fails, it is tried again at the next call.
+/// Creates the Gateway class. A failed attempt is repeated at the next call.
 pub(super) async fn create_gateway_class(client: &Client) {
     match tokio::time::timeout(PATIENCE, gateway::create_class(client)).await {
         Ok(Ok(())) => {}
@@ -37,7 +37,7 @@ pub(super) async fn create_gateway_class(client: &Client) {
     }
 }
 
-/// Says of our Ingresses that they are served at that port of this machine.
+/// Writes to the status of our Ingresses that they are served at this port of this machine.
 pub(super) async fn write(statuses: &mut Statuses, ingresses: &[Arc<Ingress>], port: u16) {
     let at = json!([{ "hostname": "localhost", "ports": [{ "port": port, "protocol": "TCP" }] }]);
     for ingress in ingresses.iter().filter(|ingress| is_ours(ingress)) {

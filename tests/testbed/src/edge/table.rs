@@ -1,11 +1,11 @@
-//! Which rule a request meets: those of Ingresses and HTTPRoutes, the most specific first.
+//! Routing table of the edge: rules of Ingresses and HTTPRoutes, the most specific first.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::forward::Target;
 
-/// Every rule that is served, the one that wins first.
+/// Served rules in order of precedence.
 #[derive(Default)]
 pub(super) struct Table {
     rules: Vec<Rule>,
@@ -17,25 +17,25 @@ pub(super) struct Rule {
     pub(super) backend: Backend,
 }
 
-/// Where a rule leads.
+/// Target of a rule.
 #[derive(Debug)]
 pub(super) struct Backend {
-    /// `Ingress namespace/name`, for whoever reads an error.
+    /// `Ingress namespace/name`, for errors.
     pub(super) route: String,
-    /// `namespace/name:port` of the Service; `None` where the rule leads nowhere.
+    /// `namespace/name:port` of the Service; `None` if the rule has no target.
     pub(super) service: Option<String>,
-    /// Ready endpoints alone.
+    /// Only ready endpoints.
     pub(super) targets: Vec<Target>,
-    /// For the whole of request and answer.
+    /// Limit from the request to the end of the answer.
     pub(super) limit: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Host {
     Exact(String),
-    /// Below this domain by one label, as an Ingress means `*.example.com`.
+    /// Subdomains of this domain with one more label, as in the `*.example.com` of an Ingress.
     Wildcard(String),
-    /// Below this domain by any number of labels, as Gateway API means `*.example.com`.
+    /// Subdomains of this domain with any number of labels, as in the `*.example.com` of Gateway API.
     Suffix(String),
     Any,
 }
@@ -67,7 +67,7 @@ impl Host {
         }
     }
 
-    /// Exact before the longest domain before any.
+    /// Order of precedence: exact, then the longest domain, then any.
     fn rank(&self) -> (u8, Reverse<usize>) {
         match self {
             Self::Exact(_) => (0, Reverse(0)),
@@ -76,7 +76,7 @@ impl Host {
         }
     }
 
-    /// The hosts of both, as Gateway API intersects a listener's hostname with a route's.
+    /// Returns the intersection of both, as Gateway API defines it for the hostnames of a listener and a route.
     pub(super) fn intersection(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Any, host) | (host, Self::Any) => Some(host.clone()),
@@ -94,7 +94,7 @@ impl Host {
 
 #[derive(Debug, Clone)]
 pub(super) struct Path {
-    /// Of a prefix without its trailing slash: `/` is empty.
+    /// Prefix without its trailing slash: `/` is empty.
     path: String,
     exact: bool,
 }
@@ -105,7 +105,7 @@ impl Path {
         Self { path: path.to_owned(), exact }
     }
 
-    /// A prefix is one of whole elements: `/a` matches `/a/b`, not `/ab`.
+    /// A prefix matches whole path segments: `/a` matches `/a/b`, not `/ab`.
     fn matches(&self, path: &str) -> bool {
         match path.strip_prefix(&self.path) {
             Some("") => true,
@@ -116,13 +116,13 @@ impl Path {
 }
 
 impl Table {
-    /// Of two equal rules the first given counts.
+    /// The first of two equal rules wins.
     pub(super) fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_by_key(|rule| (rule.host.rank(), Reverse(rule.path.path.len()), !rule.path.exact));
         Self { rules }
     }
 
-    /// The backend for a host (lower case, without port) and path: the most specific host's longest path.
+    /// Returns the backend for a host (lower case, without port) and path: the longest path of the most specific host.
     pub(super) fn route(&self, host: &str, path: &str) -> Option<&Backend> {
         let found = self.rules.iter().find(|rule| rule.host.matches(host) && rule.path.matches(path));
         found.map(|rule| &rule.backend)

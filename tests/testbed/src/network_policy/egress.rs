@@ -1,4 +1,4 @@
-//! A forward proxy for pods of one kind, which lets out what NetworkPolicies let out: name it in `HTTPS_PROXY`.
+//! Forward proxy for pods of one sort, which forwards connections that NetworkPolicies allow. Set it in `HTTPS_PROXY`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,22 +17,22 @@ use crate::serve::{Serving, answer, serve};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// A running proxy; it ends when dropped, but for the tunnels that are open.
+/// Running proxy; it ends when dropped, except for open tunnels.
 pub struct EgressProxy {
     serving: Serving,
 }
 
 impl EgressProxy {
-    /// Starts it on a free loopback port, in the place of pods like these. It opens tunnels (CONNECT) alone.
+    /// Starts the proxy on a free loopback port, for these pods. It only opens tunnels (CONNECT).
     ///
     /// # Errors
-    /// Where it cannot listen.
+    /// If it cannot listen.
     pub async fn start(policies: NetworkPolicies, identity: Identity) -> anyhow::Result<Self> {
         let serving = serve(None, move |request, _| handle(request, policies.clone(), identity.clone())).await?;
         Ok(Self { serving })
     }
 
-    /// What to name as HTTPS proxy: `http://127.0.0.1:PORT`.
+    /// Value for the HTTPS proxy: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.serving.address())
     }
@@ -66,7 +66,7 @@ async fn handle(request: Request<Incoming>, policies: NetworkPolicies, identity:
     answer(StatusCode::GATEWAY_TIMEOUT, why)
 }
 
-/// A pod's announced address is another's machine, perhaps.
+/// Returns the address to dial. The announced address of a pod may belong to another machine.
 fn dialable(address: SocketAddr) -> SocketAddr {
     match (address.ip(), address.ip().to_string().parse::<Announced>()) {
         (IpAddr::V4(_), Ok(pod)) => pod.dialable(address.port()).into(),
@@ -77,7 +77,7 @@ fn dialable(address: SocketAddr) -> SocketAddr {
 async fn tunnel(request: Request<Incoming>, mut stream: TcpStream) {
     match hyper::upgrade::on(request).await {
         Ok(upgraded) => {
-            // How it ends is for both ends to say.
+            // Both ends decide how the tunnel ends.
             let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut stream).await;
         }
         Err(error) => tracing::debug!("a tunnel: {error}"),

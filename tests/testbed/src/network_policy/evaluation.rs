@@ -1,4 +1,4 @@
-//! What NetworkPolicies let through: a pure function of the policies and of both ends of a connection.
+//! Evaluation of NetworkPolicies: a pure function of the policies and of both ends of a connection.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,21 +13,21 @@ use kube::core::{Selector, SelectorExt};
 
 type Labels = BTreeMap<String, String>;
 
-/// An end of a connection.
+/// End of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct End {
-    /// `None` outside the cluster.
+    /// Pod at this end; `None` outside the cluster.
     pub(crate) pod: Option<PodEnd>,
     pub(crate) address: Option<IpAddr>,
 }
 
-/// What policies know of a pod.
+/// Properties of a pod that policies use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PodEnd {
     pub(crate) namespace: String,
     pub(crate) namespace_labels: Labels,
     pub(crate) labels: Labels,
-    /// Its TCP ports that have names.
+    /// Named TCP ports.
     pub(crate) ports: BTreeMap<String, i32>,
 }
 
@@ -45,7 +45,7 @@ impl PodEnd {
     }
 }
 
-/// Lets a TCP connection through, or names the end whose policies do not. What no policy selects is open.
+/// Allows a TCP connection, or names the end whose policies do not. A pod without a policy is open.
 pub(crate) fn check(policies: &[NetworkPolicy], from: &End, to: &End, port: u16) -> Result<(), String> {
     let connection = Connection { from, to, port };
     for (direction, end, way) in [(Direction::Egress, from, "out"), (Direction::Ingress, to, "in")] {
@@ -58,7 +58,7 @@ pub(crate) fn check(policies: &[NetworkPolicy], from: &End, to: &End, port: u16)
     Ok(())
 }
 
-/// A TCP connection.
+/// TCP connection.
 #[derive(Clone, Copy)]
 struct Connection<'a> {
     from: &'a End,
@@ -66,7 +66,7 @@ struct Connection<'a> {
     port: u16,
 }
 
-/// A direction, from the pod that a policy selects.
+/// Direction, from the pod that a policy selects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Ingress,
@@ -81,7 +81,7 @@ impl Direction {
         }
     }
 
-    /// The other end of a connection.
+    /// Returns the other end of a connection.
     fn peer<'a>(self, connection: Connection<'a>) -> &'a End {
         match self {
             Self::Ingress => connection.from,
@@ -99,7 +99,7 @@ impl Direction {
     }
 }
 
-/// A rule of either direction: peers and ports, each of which means all where it is empty.
+/// Rule of either direction: peers and ports. An empty list means all.
 type Rule = (Option<Vec<NetworkPolicyPeer>>, Option<Vec<NetworkPolicyPort>>);
 
 fn is_open(policies: &[NetworkPolicy], subject: &PodEnd, direction: Direction, connection: Connection<'_>) -> bool {
@@ -125,7 +125,8 @@ fn is_open(policies: &[NetworkPolicy], subject: &PodEnd, direction: Direction, c
     !is_selected
 }
 
-/// Without policyTypes a policy is one of ingress, and of egress too where it has rules for that.
+/// Returns whether the policy applies to the direction. Without policyTypes it applies to ingress, and also to egress
+/// if it has rules for egress.
 fn concerns(spec: &NetworkPolicySpec, direction: Direction) -> bool {
     match spec.policy_types.as_deref() {
         Some(types) if !types.is_empty() => types.iter().any(|known| known == direction.as_str()),
@@ -133,7 +134,7 @@ fn concerns(spec: &NetworkPolicySpec, direction: Direction) -> bool {
     }
 }
 
-/// A selector that is empty selects everything; one that cannot be read selects nothing.
+/// Evaluates a selector. An empty one selects everything; an invalid one selects nothing.
 fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
     Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels))
 }
@@ -172,7 +173,7 @@ mod tests {
         serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": namespace }, "spec": spec })).unwrap()
     }
 
-    /// A pod that has the label `app` and the port `http`, 8080.
+    /// Returns a pod with the label `app` and the port `http`, 8080.
     fn pod(namespace: &str, app: &str) -> End {
         let label = |name: &str, value: &str| Labels::from([(name.to_owned(), value.to_owned())]);
         let pod = PodEnd {
@@ -188,7 +189,7 @@ mod tests {
         End { pod: None, address: Some(address.parse().unwrap()) }
     }
 
-    /// Whether a policy of namespace `n`, with rules of ingress, lets `from` in to `n/web` at 8080.
+    /// Returns whether a policy of namespace `n` with these ingress rules allows `from` to reach `n/web` at 8080.
     fn lets_in(rules: Value, from: &End) -> bool {
         let policies = [policy("n", json!({ "podSelector": { "matchLabels": { "app": "web" } }, "ingress": rules }))];
         check(&policies, from, &pod("n", "web"), 8080).is_ok()

@@ -1,10 +1,10 @@
-//! NetworkPolicies, which the node does not enforce: whoever passes traffic on here asks whether they let it through.
-//! The edge does, in the place of the pods of an ingress controller; the pod proxy, in the place of the operator's; and
-//! an [`egress`] proxy, in the place of those pods that are told to go through it.
+//! NetworkPolicies, which the node does not enforce. Instead, code that forwards traffic checks them here: the edge,
+//! for the pods of an ingress controller; the pod proxy, for the operator's pods; and an [`egress`] proxy, for the pods
+//! that are configured to use it.
 //!
-//! It differs from a cluster whose network enforces them: pods reach each other, and whatever they do not ask a proxy
-//! for, unhindered; a connection that is open stays open; UDP, and so DNS, is not judged; and an `ipBlock` means pods'
-//! addresses too. A kubelet's probes are always let in, as everywhere.
+//! Differences from a cluster whose network enforces them: connections between pods, and without a proxy, are not
+//! checked. An open connection stays open. UDP, and so DNS, is not checked. An `ipBlock` also matches addresses of
+//! pods. Probes of a kubelet are always allowed, as everywhere.
 
 pub mod egress;
 mod evaluation;
@@ -29,24 +29,24 @@ use evaluation::{End, PodEnd, check};
 
 const SYNCED: Duration = Duration::from_secs(30);
 
-/// The pods that a proxy stands for.
+/// Pods that a proxy represents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Their namespace, which need not exist.
+    /// Namespace of the pods, which need not exist.
     pub namespace: String,
-    /// Their labels.
+    /// Labels of the pods.
     pub labels: BTreeMap<String, String>,
 }
 
 impl Identity {
-    /// Pods of a namespace with one label, `app.kubernetes.io/name`.
+    /// Returns the pods of a namespace with one label, `app.kubernetes.io/name`.
     pub fn new(namespace: &str, app: &str) -> Self {
         let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), app.to_owned())]);
         Self { namespace: namespace.to_owned(), labels }
     }
 }
 
-/// The cluster's policies, as they are now. Clones share them; the last ends the watches.
+/// Current policies of the cluster. Clones share them; the last one ends the watches.
 #[derive(Clone)]
 pub struct NetworkPolicies {
     policies: Store<NetworkPolicy>,
@@ -56,10 +56,10 @@ pub struct NetworkPolicies {
 }
 
 impl NetworkPolicies {
-    /// Learns the cluster's policies, and follows their changes on the current tokio runtime.
+    /// Reads the cluster's policies, and follows their changes on the current tokio runtime.
     ///
     /// # Errors
-    /// Where they cannot be learnt in time.
+    /// If they cannot be learnt in time.
     pub async fn start(client: &Client) -> anyhow::Result<Self> {
         let mut changes = Vec::new();
         let policies = follow(client, watcher::Config::default(), &mut changes);
@@ -77,7 +77,7 @@ impl NetworkPolicies {
         Ok(started)
     }
 
-    /// Whether pods like these may connect to that port, and else why not.
+    /// Checks whether these pods may connect to the port. The error is the reason for people.
     ///
     /// # Errors
     /// The reason, for people.
@@ -108,7 +108,7 @@ impl NetworkPolicies {
         End { pod, address: Some(address) }
     }
 
-    /// A namespace that does not exist has the label that every namespace has.
+    /// Returns the labels of a namespace. One that does not exist has the label that every namespace has.
     fn labels_of(&self, namespace: &str) -> BTreeMap<String, String> {
         let known = self.namespaces.state().into_iter().find(|known| known.name_any() == namespace);
         let name = || BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())]);

@@ -1,4 +1,4 @@
-//! Takes a pod address that no other pod on this machine has, those of other testbeds included.
+//! Claim of a pod address that no other pod on this machine has, including pods of other testbeds.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -6,10 +6,11 @@ use anyhow::bail;
 
 use crate::address::Announced;
 
-/// Held on a pod's dialable address for as long as the pod has it, so that nobody else takes it. Pods cannot use it.
+/// Port that is held on a pod's dialable address while the pod has it, so that no other testbed takes it. Pods cannot
+/// use it.
 const CLAIM_PORT: u16 = 10_249;
 
-/// An address of a pod, given back when dropped.
+/// Address of a pod, released when dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     announced: Announced,
@@ -17,10 +18,10 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Takes a free address, chosen at random so that testbeds side by side seldom meet.
+    /// Claims a free address. It is random, so that parallel testbeds rarely conflict.
     ///
     /// # Errors
-    /// Where no address can be listened on.
+    /// If no address can be listened on.
     pub(super) fn take() -> anyhow::Result<Self> {
         for _ in 0..100 {
             let announced = Announced::new(rand::random(), rand::random_range(1..=254));
@@ -31,12 +32,12 @@ impl Claim {
         bail!("no pod address can be listened on at port {CLAIM_PORT}")
     }
 
-    /// What the pod's status says. Nothing listens there.
+    /// Address in the pod's status. Nothing listens there.
     pub(super) fn announced(&self) -> Announced {
         self.announced
     }
 
-    /// Where the pod's processes listen.
+    /// Address on which the pod's processes listen.
     pub(super) fn listening(&self) -> Ipv4Addr {
         self.announced.listening()
     }

@@ -1,4 +1,4 @@
-//! One container's life: planned, started, probed, restarted with back-off, ended gracefully.
+//! Lifecycle of one container: planned, started, probed, restarted with back-off, ended gracefully.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,21 +19,21 @@ use super::user;
 use super::{Image, Severity};
 use crate::supervisor::{Child, Command, ExitStatus};
 
-/// How soon what a container cannot start without is looked for again.
+/// Interval between checks for missing requirements of a container.
 const CONFIGURATION_RETRY: Duration = Duration::from_secs(2);
-/// Between an image's first failed pull and the back-off.
+/// Delay between an image's first failed pull and the back-off.
 const IMAGE_RETRY: Duration = Duration::from_secs(1);
-/// How long it is told that a container did not start, before its first restart.
+/// Time for which a failed start is shown, before the first restart.
 const START_RETRY: Duration = Duration::from_secs(1);
-/// What is left to a container that is stopped, whatever others have used up of the pod's grace.
+/// Minimum time to stop a container, even if others have used up the grace period of the pod.
 pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
-/// The reason of the end of a container that did not start.
+/// Reason of the end of a container that did not start.
 const START_ERROR: &str = "StartError";
-/// What of a log a termination message holds at most, as a kubelet's.
+/// Maximum size of a log in a termination message, as in a kubelet.
 const MESSAGE_BYTES: usize = 2048;
 const MESSAGE_LINES: usize = 80;
 
-/// When a container that has ended is started again.
+/// Restart rule of a container that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restart {
     Always,
@@ -50,7 +50,7 @@ impl Restart {
         }
     }
 
-    /// For an init container, which is done once it has succeeded.
+    /// Rule of an init container, which is finished after its success.
     pub(super) fn of_init(self) -> Self {
         if self == Self::Always { Self::OnFailure } else { self }
     }
@@ -64,8 +64,8 @@ impl Restart {
     }
 }
 
-/// The kubelet's pause before a restart: none at first, then 10 s, doubling to 5 min; forgotten once the container has run
-/// for 10 min.
+/// Back-off of the kubelet before a restart: none at first, then 10 s, doubling to 5 min. It is reset after a run of 10
+/// min.
 #[derive(Debug, Default)]
 struct BackOff(Duration);
 
@@ -81,22 +81,22 @@ impl BackOff {
     }
 }
 
-/// When the pod is to stop, and how long its processes may take: `None` until then. It may be shortened.
+/// Stop of the pod, with the time that its processes get: `None` until then. It may be shortened.
 pub(super) type Stop = watch::Receiver<Option<Duration>>;
 
-/// Waits for `work`, but not beyond the pod's stop.
+/// Waits for `work`, at most until the pod's stop.
 pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = T>) -> Option<T> {
     let mut stop = stop.clone();
     tokio::select! {
         biased;
-        // Without anyone to stop the pod, it is stopped.
+        // A dropped sender stops the pod.
         _ = stop.wait_for(Option::is_some) => None,
         result = work => Some(result),
     }
 }
 
-/// Runs the container until it has ended for good or is stopped: a sidecar is by itself, any other with its pod. Once the
-/// pod stops, nothing is started any more.
+/// Runs the container until it has ended for good or is stopped. A sidecar is stopped by itself, other containers with
+/// their pod. After the stop, nothing is started.
 pub(super) async fn run(pod: &PodContext, container: &Container, restart: Restart, stop: Stop) {
     let Some(image) = unless_over(pod, &stop, image(pod, container)).await else {
         return;
@@ -121,12 +121,12 @@ pub(super) async fn run(pod: &PodContext, container: &Container, restart: Restar
     }
 }
 
-/// Waits for `work`, but not beyond the end of the container or the pod.
+/// Waits for `work`, at most until the end of the container or the pod.
 async fn unless_over<T>(pod: &PodContext, stop: &Stop, work: impl Future<Output = T>) -> Option<T> {
     unless_stopped(&pod.stop(), unless_stopped(stop, work)).await.flatten()
 }
 
-/// Tells how the container ended, and waits until it may be started again.
+/// Publishes how the container ended, and waits until it may be restarted.
 async fn hold_back(pod: &PodContext, container: &Container, end: Termination, wait: Duration) {
     if end.reason == START_ERROR {
         pod.update(&container.name, |state| {
@@ -158,7 +158,7 @@ fn say_back_off(pod: &PodContext, container: &Container, wait: Duration) {
     });
 }
 
-/// As Go prints a duration: `10s`, `2m40s`.
+/// Formats a duration as Go does: `10s`, `2m40s`.
 fn minutes_and_seconds(time: Duration) -> String {
     match (time.as_secs() / 60, time.as_secs() % 60) {
         (0, seconds) => format!("{seconds}s"),
@@ -166,7 +166,7 @@ fn minutes_and_seconds(time: Duration) -> String {
     }
 }
 
-/// The container's image, as soon as there is one.
+/// Returns the container's image, as soon as it exists.
 async fn image(pod: &PodContext, container: &Container) -> Image {
     let reference = container.image.as_deref().unwrap_or_default();
     let mut told = false;
@@ -200,7 +200,7 @@ async fn say_missing(pod: &PodContext, container: &Container, image: &str) {
     wait("ImagePullBackOff", format!("{back_off}: ErrImagePull: {error}"));
 }
 
-/// Plans the process, as often as it takes until everything that its environment refers to is there.
+/// Plans the process. It tries again until everything that the environment refers to exists.
 async fn planned(pod: &PodContext, container: &Container, image: &Image) -> Process {
     loop {
         let references = of_environment(container);
@@ -230,7 +230,7 @@ async fn planned(pod: &PodContext, container: &Container, image: &Image) -> Proc
     }
 }
 
-/// Runs the process once, until it ends by itself, by a failed probe or by the pod's stop.
+/// Runs the process once. It ends by itself, by a failed probe, or by the pod's stop.
 async fn once(pod: &PodContext, container: &Container, process: Process, stop: &Stop) -> Termination {
     let started = Timestamp::now();
     let id = format!("testbed://{}", Uuid::new_v4().simple());
@@ -312,7 +312,7 @@ async fn until_end(pod: &PodContext, container: &Container, child: &Child, stop:
         status = child.exited() => return status,
         failed = unless_stopped(stop, probed) => failed,
     };
-    // The latest of: the probe's own grace, the pod's when a probe failed, the deletion's when it is deleted.
+    // The last one of: the grace period of the probe, of the pod after a failed probe, of the deletion.
     let grace = match (&failed, *stop.borrow()) {
         (_, Some(grace)) => grace,
         (Some((_, probe)), None) => probe.termination_grace_period_seconds.map_or(pod.grace(), seconds),
@@ -333,7 +333,8 @@ async fn until_end(pod: &PodContext, container: &Container, child: &Child, stop:
     end(container, child, stop, grace).await
 }
 
-/// Ends the process: the preStop sleep, SIGTERM, the rest of the grace, SIGKILL; without any grace, that alone.
+/// Ends the process: the preStop sleep, SIGTERM, the rest of the grace period, SIGKILL. Without a grace period, only
+/// SIGKILL.
 async fn end(container: &Container, child: &Child, stop: &Stop, mut grace: Duration) -> ExitStatus {
     if grace.is_zero() {
         return child.kill().await;
@@ -356,7 +357,7 @@ async fn end(container: &Container, child: &Child, stop: &Stop, mut grace: Durat
     }
 }
 
-/// Waits until the pod is to stop faster than within `grace`.
+/// Waits until the pod has to stop within less than `grace`.
 async fn shortened(stop: &Stop, grace: Duration) {
     let mut stop = stop.clone();
     if stop.wait_for(|new| new.is_some_and(|new| new < grace)).await.is_err() {
@@ -368,13 +369,13 @@ pub(super) fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// As a container runtime reports it: 128 and the signal's number where a signal ended it.
+/// Exit code as in a container runtime: 128 plus the signal's number after a signal.
 fn exit_code(status: ExitStatus) -> i32 {
     let by_signal = status.signal.map(|signal| 128 + signal);
     status.code.or(by_signal).unwrap_or(137)
 }
 
-/// The end of a log; `None` where it is empty.
+/// Returns the end of a log; `None` if it is empty.
 fn last_words(log: &Path) -> Option<String> {
     let content = std::fs::read(log).ok()?;
     let start = content.len().saturating_sub(MESSAGE_BYTES);

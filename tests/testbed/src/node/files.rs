@@ -1,4 +1,4 @@
-//! Which files a volume holds, decided from its spec and what it refers to.
+//! Files of a volume, derived from its spec and the objects that it refers to.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,32 +10,32 @@ use k8s_openapi::api::core::v1::{
 
 use super::sources::{Data, Kind, Missing, Sources, field};
 
-/// Of files whose spec names no mode, as for every such volume of Kubernetes.
+/// Default mode of files, as in every such volume of Kubernetes.
 const DEFAULT_MODE: i32 = 0o644;
 
-/// The files of a volume by their path in it.
+/// Files of a volume by their path in it.
 pub(super) type Files = BTreeMap<PathBuf, File>;
 
-/// A file's content and permission bits.
+/// Content and permission bits of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) content: Vec<u8>,
     pub(super) mode: u32,
 }
 
-/// What a volume is to the node.
+/// Content of a volume on the node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// An empty folder that the pod's processes write to.
+    /// Empty folder for writes of the pod's processes.
     Empty,
-    /// Files that are replaced all at once.
+    /// Files that are replaced atomically.
     Files(Files),
 }
 
-/// A token of a pod's volume: the volume's name and the token's path in it.
+/// Token of a pod's volume: the volume's name and the token's path in it.
 pub(super) type TokenKey = (String, String);
 
-/// The tokens that the volumes project.
+/// Tokens that the volumes project.
 pub(super) fn tokens(volumes: &[Volume]) -> impl Iterator<Item = (TokenKey, &ServiceAccountTokenProjection)> {
     volumes.iter().flat_map(|volume| {
         let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
@@ -45,17 +45,17 @@ pub(super) fn tokens(volumes: &[Volume]) -> impl Iterator<Item = (TokenKey, &Ser
     })
 }
 
-/// The origin of what the volumes of a pod hold.
+/// Sources of the volumes of a pod.
 pub(super) struct Origin<'a> {
     pub(super) pod: &'a Pod,
     pub(super) sources: &'a Sources,
     pub(super) tokens: &'a BTreeMap<TokenKey, String>,
-    /// The address of the pod.
+    /// Address of the pod.
     pub(super) address: Ipv4Addr,
 }
 
 impl Origin<'_> {
-    /// Decides what `volume` holds.
+    /// Returns the content of `volume`.
     pub(super) fn content(&self, volume: &Volume) -> Result<Content, Missing> {
         if volume.empty_dir.is_some() {
             return Ok(Content::Empty);
@@ -117,7 +117,7 @@ impl Origin<'_> {
     }
 }
 
-/// The keys that `items` name, or all.
+/// Returns the keys that `items` name, or all.
 fn selected(
     kind: Kind,
     data: Option<&Data>,

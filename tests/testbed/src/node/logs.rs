@@ -1,4 +1,4 @@
-//! The containers' logs: where they lie, and the one path of a kubelet's API that the node serves, for `kubectl logs`.
+//! Logs of the containers: their files, and the only path of a kubelet's API that the node serves, for `kubectl logs`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,24 +20,25 @@ use crate::certificates::CertificateAuthority;
 use crate::forward::Body;
 use crate::serve::{Serving, answer, serve};
 
-/// The logs of all pods that the node has run. They outlive their pods, and end with the supervisor's folder.
+/// Logs of all pods that the node has run. They are kept after the deletion of their pods, and removed with the
+/// supervisor's folder.
 #[derive(Debug, Clone)]
 pub(super) struct Logs(PathBuf);
 
 impl Logs {
-    /// Logs below that folder.
+    /// Creates the logs below this folder.
     pub(super) fn new(folder: PathBuf) -> Self {
         Self(folder)
     }
 
-    /// The log of one run of a container.
+    /// Path of the log of one run of a container.
     pub(super) fn file(&self, pod: &Pod, container: &str, restarts: i32) -> PathBuf {
         let (namespace, uid) = (pod.namespace().unwrap_or_default(), pod.uid().unwrap_or_default());
         let pod = pod.name_any();
         self.0.join(format!("{namespace}_{pod}_{uid}")).join(container).join(format!("{restarts}.log"))
     }
 
-    /// Everything that pods of that name have written, container by container, run by run.
+    /// Returns the output of all pods with this name, by container and run.
     pub(super) fn of_pod(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         let mut text = String::new();
         let mut runs = Vec::new();
@@ -53,7 +54,7 @@ impl Logs {
         Ok(text)
     }
 
-    /// What a container's last run has written, or the run before it.
+    /// Returns the output of a container's last run, or of the run before it.
     fn of_container(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> anyhow::Result<Vec<u8>> {
         let modified = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
         let pods = self.pods(namespace, pod);
@@ -70,7 +71,7 @@ impl Logs {
     }
 }
 
-/// The entries of a folder, `9.log` before `10.log`.
+/// Returns the entries of a folder, `9.log` before `10.log`.
 fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
     let mut paths = entries.collect::<anyhow::Result<Vec<_>>>()?;
@@ -78,7 +79,7 @@ fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Serves the logs to the API server, which asks a node for them at its address.
+/// Serves the logs to the API server, which requests them at the node's address.
 pub(super) async fn serve_logs(logs: Logs) -> anyhow::Result<Serving> {
     let names = [HOST_ADDRESS.to_string()];
     let certificate = CertificateAuthority::new("testbed node")?.issue(&names.each_ref().map(String::as_str))?;
@@ -113,7 +114,8 @@ fn response(logs: &Logs, uri: &http::Uri) -> Response<Body> {
     }
 }
 
-/// Namespace, pod and container of a kubelet's path for logs; names alone, no way out of the folder.
+/// Parses namespace, pod and container of a kubelet's path for logs. It accepts only names, so that no path leaves the
+/// folder.
 fn container(path: &str) -> Option<(&str, &str, &str)> {
     let names: Vec<_> = path.strip_prefix("/containerLogs/")?.split('/').collect();
     match names.as_slice() {
@@ -124,7 +126,7 @@ fn container(path: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
-/// The last lines of a log.
+/// Returns the last lines of a log.
 fn tail(log: &[u8], lines: usize) -> &[u8] {
     let body = log.strip_suffix(b"\n").unwrap_or(log);
     let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');

@@ -1,41 +1,42 @@
-//! A Kubernetes node whose pods are local processes.
+//! Kubernetes node whose pods are local processes.
 //!
-//! It registers itself, renews its lease, and runs every pod that the scheduler binds to it: each container as one
-//! process under the [`Supervisor`], by a table from image to program. Everything that others see in the API server,
-//! the status, conditions, reasons and events of a pod, is written as a kubelet writes it.
+//! It registers itself, renews its lease, and runs every pod that the scheduler binds to it. Each container is one
+//! process under the [`Supervisor`], by a table from image to program. The status, conditions, reasons and events of a
+//! pod in the API server are as a kubelet writes them.
 //!
-//! # Where it differs from a kubelet
+//! # Differences from a kubelet
 //!
-//! A process has neither a file system nor a network of its own, and nobody here is root. So:
+//! A process has neither its own file system nor its own network, and nothing runs as root. Therefore:
 //!
 //! - **Addresses.** A pod announces 10.244.b.c in its status, where nothing listens (the API server would refuse a
-//!   loopback address in an EndpointSlice), and its processes listen on 127.244.b.c: `0.0.0.0` and `[::]` in arguments
-//!   and environment are rewritten to it, and so is the downward API's `status.podIP`. Probes dial it; their `host` is
-//!   ignored. The containers of a pod reach each other there, not on `localhost`. The node's own address is 127.0.0.1.
-//! - **Paths.** Mount paths do not exist. Where one starts a path in arguments or environment, the node's own folder
-//!   takes its place; in a file's content it does not. Other paths are the machine's own. Read-only mounts, file system
-//!   groups and termination message files do not exist; `FallbackToLogsOnError` does.
-//! - **Service account.** Where the pod's token is mounted for calls to the API server, `KUBECONFIG` names a file that
-//!   says what clients would find at the mount path and in the variables `KUBERNETES_SERVICE_*`.
-//! - **Images.** A command whose first word has the file name of one of the image's programs is that program; any other is
-//!   the machine's. `PATH` begins with the folders of the image's programs, so that a program finds them by name. Nothing is
-//!   pulled; an image that is added later is found within a second.
-//! - **Environment.** Only what the spec says, `PATH` and `HOSTNAME`: no variables of Services.
-//! - **Isolation.** `securityContext`, resource limits, host namespaces and network policies are not enforced, as
-//!   a process without privileges cannot have them; [`crate::network_policy`] says who heeds policies instead. Of
-//!   `securityContext` only `runAsNonRoot` and `runAsUser` are read: who must not be root, and would be, is not started.
-//!   A port on the loopback address 127.0.0.1 is there for all pods, so that only one can have it, and `/proc/net/tcp` of
-//!   a container tells of every listener of the machine.
+//!   loopback address in an EndpointSlice). Its processes listen on 127.244.b.c: `0.0.0.0` and `[::]` in arguments and
+//!   environment are rewritten to it, and so is the downward API's `status.podIP`. Probes dial this address; their
+//!   `host` is ignored. The containers of a pod reach each other there, not on `localhost`. The node's own address is
+//!   127.0.0.1.
+//! - **Paths.** Mount paths do not exist. In arguments and environment, a mount path at the start of a path is replaced
+//!   by the node's folder; in the content of a file it is not. Other paths are the machine's own. Read-only mounts,
+//!   file system groups and termination message files do not exist; `FallbackToLogsOnError` does.
+//! - **Service account.** If the pod's token is mounted for requests to the API server, `KUBECONFIG` names a file. It
+//!   has the content that clients would find at the mount path and in the variables `KUBERNETES_SERVICE_*`.
+//! - **Images.** A command whose first word has the file name of one of the image's programs is that program. Any other
+//!   is the machine's. `PATH` begins with the folders of the image's programs, so that a program finds them by name.
+//!   Nothing is pulled; an image that is added later is found within a second.
+//! - **Environment.** Only the variables of the spec, `PATH` and `HOSTNAME`: no variables of Services.
+//! - **Isolation.** `securityContext`, resource limits, host namespaces and network policies are not enforced, since a
+//!   process without privileges cannot have them. [`crate::network_policy`] lists the proxies that apply policies
+//!   instead. Of `securityContext` only `runAsNonRoot` and `runAsUser` are read: a container that must not run as root,
+//!   and would, is not started. All pods share the loopback address 127.0.0.1, so that only one can have a port on it.
+//!   `/proc/net/tcp` of a container lists every listener of the machine.
 //! - **Volumes.** configMap, secret, emptyDir, downwardAPI (fields, not resources) and projected ones. An emptyDir is a
-//!   folder on disk, whatever its medium, and as large as the disk. What cannot be mounted is tried again after at most 8 s
-//!   (a kubelet waits up to two minutes).
+//!   folder on disk, whatever its medium, and as large as the disk. A failed mount is tried again after at most 8 s (a
+//!   kubelet waits up to two minutes).
 //! - **Probes.** httpGet and tcpSocket; redirects are not followed. A pod is not ready as soon as it is deleted.
 //! - **Signals.** They reach every process of a container, not only the first.
-//! - **Hooks.** `preStop.sleep` alone; a sidecar's begins when its turn to end has come, not with the pod's deletion.
-//! - **Containers.** No ephemeral ones. Restart rules of single containers do not exist but for `Always`, of sidecars.
-//! - **The kubelet's own API.** Logs alone, and only as they are: `kubectl logs` knows `--previous` and `--tail`, while
+//! - **Hooks.** Only `preStop.sleep`. A sidecar's hook starts when its turn to end comes, not with the pod's deletion.
+//! - **Containers.** No ephemeral ones. Restart rules of single containers do not exist, except `Always`, of sidecars.
+//! - **The kubelet's own API.** Only logs, and only as they are: `kubectl logs` knows `--previous` and `--tail`, while
 //!   `--follow` ends at once. No `kubectl exec` or `port-forward`.
-//! - **Events.** One that repeats the last of its reason is not counted.
+//! - **Events.** A repetition of the last event of its reason is not counted.
 //! - **Restart of the node.** Pods end with it.
 
 mod account;
@@ -79,16 +80,16 @@ use crate::control_plane::ControlPlane;
 use crate::supervisor::Supervisor;
 use logs::{Logs, serve_logs};
 
-/// The node's own address.
+/// Address of the node.
 const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// What the API server may take to answer.
+/// Timeout of a request to the API server.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 
-/// The programs that stand for images.
+/// Programs that represent images.
 #[derive(Debug, Clone, Default)]
 pub struct Images(BTreeMap<String, Image>);
 
-/// A program that stands for an image: the image's entry point.
+/// Program that represents an image: the image's entry point.
 #[derive(Debug, Clone)]
 pub struct Image {
     program: PathBuf,
@@ -98,7 +99,7 @@ pub struct Image {
 }
 
 impl Images {
-    /// Adds an image by its exact reference, as pods name it.
+    /// Adds an image by the exact reference that pods use.
     #[must_use]
     pub fn with(mut self, reference: impl Into<String>, image: impl Into<Image>) -> Self {
         self.0.insert(reference.into(), image.into());
@@ -107,7 +108,7 @@ impl Images {
 }
 
 impl NodeContext {
-    /// The image of that reference, as it is now.
+    /// Returns the current image of this reference.
     fn image(&self, reference: &str) -> Option<Image> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).0.get(reference).cloned()
     }
@@ -120,7 +121,7 @@ impl<P: Into<PathBuf>> From<P> for Image {
 }
 
 impl Image {
-    /// Adds arguments that come before a pod's own, unless the pod has a command.
+    /// Adds arguments before those of a pod, unless the pod has a command.
     #[must_use]
     pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
@@ -134,52 +135,52 @@ impl Image {
         self
     }
 
-    /// Sets the user that the image names, as `USER` does: a number or a name. Empty: root. Without it, the image names
-    /// somebody who is not root by number.
+    /// Sets the user of the image, as `USER` does: a number or a name. Empty means root. Without this call, the image
+    /// has a numeric user who is not root.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
         self
     }
 
-    /// All its programs, the entry point first.
+    /// Returns all its programs, the entry point first.
     fn programs(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.program).chain(&self.others).map(PathBuf::as_path)
     }
 
-    /// An image id that differs between programs.
+    /// Returns an image id that differs between programs.
     fn id(&self) -> String {
         let digest = Sha256::digest(self.program.as_os_str().as_encoded_bytes());
         format!("testbed@sha256:{}", hex::encode(digest))
     }
 }
 
-/// What of a node may differ from the usual.
+/// Settings of a node.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long a changed ConfigMap or Secret takes to reach a mounted volume, if the pod is not touched; chosen at
-    /// random within this range, each time anew.
+    /// Delay until a changed ConfigMap or Secret reaches a mounted volume, if the pod is not changed. Each delay is
+    /// random within this range.
     pub volume_refresh: Range<Duration>,
 }
 
 impl Default for Settings {
-    /// As a kubelet.
+    /// Delay of a kubelet.
     fn default() -> Self {
         Self { volume_refresh: Duration::from_secs(60)..Duration::from_secs(90) }
     }
 }
 
-/// A running node. When dropped, it ends its pods' processes in the background; [`Node::stop`] waits for that.
+/// Running node. When dropped, it ends its pods' processes in the background; [`Node::stop`] waits for that.
 pub struct Node {
     context: Arc<NodeContext>,
     task: JoinHandle<()>,
     shutdown: DropGuard,
 }
 
-/// What everything on the node shares.
+/// Shared state of the node.
 struct NodeContext {
     client: Client,
-    /// The API server's address.
+    /// Address of the API server.
     server: String,
     supervisor: Supervisor,
     name: String,
@@ -187,15 +188,15 @@ struct NodeContext {
     settings: Settings,
     folder: PathBuf,
     logs: Logs,
-    /// What ends each pod, by namespace and name.
+    /// Stop signal of each pod, by namespace and name.
     ends: Mutex<HashMap<(String, String), pod::End>>,
 }
 
 impl Node {
-    /// Registers a node and starts to run what is bound to it. Its tasks live on the current runtime.
+    /// Registers a node and runs the pods that are bound to it. Its tasks run on the current runtime.
     ///
     /// # Errors
-    /// Where the API server refuses the node, because there is one of that name for example.
+    /// If the API server refuses the node, because there is one of that name for example.
     pub async fn start(
         control_plane: &ControlPlane,
         supervisor: &Supervisor,
@@ -205,10 +206,10 @@ impl Node {
         Self::start_with(control_plane, supervisor, name, images, Settings::default()).await
     }
 
-    /// The same, with other settings.
+    /// Starts a node with other settings.
     ///
     /// # Errors
-    /// As [`Node::start`].
+    /// Same as [`Node::start`].
     pub async fn start_with(
         control_plane: &ControlPlane,
         supervisor: &Supervisor,
@@ -250,25 +251,25 @@ impl Node {
         Ok(Self { context, task, shutdown: shutdown.drop_guard() })
     }
 
-    /// Adds an image to those that pods may have, by its exact reference.
+    /// Adds an image for pods, by its exact reference.
     pub fn add_image(&self, reference: impl Into<String>, image: impl Into<Image>) {
         let mut images = self.context.images.lock().unwrap_or_else(PoisonError::into_inner);
         images.0.insert(reference.into(), image.into());
     }
 
-    /// What the containers of a pod have written, in the order of their names and restarts. It can be read after the
-    /// pod's deletion too; where several pods have had the name, all of them are read.
+    /// Returns the output of the containers of a pod, in the order of their names and restarts. It stays available
+    /// after the pod's deletion. If several pods had the name, the output of all of them is returned.
     ///
     /// # Errors
-    /// Where the pod has run nothing on this node.
+    /// If the pod has run nothing on this node.
     pub fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         self.context.logs.of_pod(namespace, pod)
     }
 
-    /// Kills the processes of a pod, as where its machine fails: none of them is asked to end, and none is started again.
+    /// Kills the processes of a pod, as in a failure of its machine. They get no SIGTERM, and are not restarted.
     ///
     /// # Errors
-    /// Where the node runs no such pod.
+    /// If the node runs no such pod.
     pub fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         let ends = self.context.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let end = ends.get(&(namespace.to_owned(), pod.to_owned()));
@@ -276,11 +277,10 @@ impl Node {
         Ok(())
     }
 
-    /// Ends all processes of the node's pods and removes the node. Its pods are left to the control plane, which
-    /// deletes them some time later.
+    /// Ends all processes of the node's pods and removes the node. The control plane deletes its pods some time later.
     ///
     /// # Errors
-    /// Where the API server does not remove the node.
+    /// If the API server does not remove the node.
     pub async fn stop(self) -> anyhow::Result<()> {
         drop(self.shutdown);
         self.task.await?;
@@ -288,7 +288,7 @@ impl Node {
     }
 }
 
-/// Hands every pod that is bound to the node to a task of its own, and every change of the pod to that task.
+/// Starts a task for every pod that is bound to the node, and sends every change of the pod to it.
 async fn run_pods(node: &Arc<NodeContext>, tasks: &TaskTracker, shutdown: &CancellationToken) {
     let pods = Api::<Pod>::all(node.client.clone());
     let ours = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
@@ -298,7 +298,7 @@ async fn run_pods(node: &Arc<NodeContext>, tasks: &TaskTracker, shutdown: &Cance
     loop {
         match events.try_next().await {
             Ok(Some(Event::Init)) => listed.clear(),
-            // Dropping the sender tells the task that its pod is gone.
+            // The task learns from the dropped sender that its pod is gone.
             Ok(Some(Event::InitDone)) => known.retain(|uid, _| listed.contains(uid)),
             Ok(Some(Event::Delete(pod))) => drop(known.remove(&pod.uid().unwrap_or_default())),
             Ok(Some(Event::Apply(pod) | Event::InitApply(pod))) => {
@@ -320,7 +320,7 @@ async fn run_pods(node: &Arc<NodeContext>, tasks: &TaskTracker, shutdown: &Cance
     }
 }
 
-/// Gives the API server a limited time to answer.
+/// Limits the time of a request to the API server.
 async fn request<T>(answer: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
     match tokio::time::timeout(REQUEST_LIMIT, answer).await {
         Ok(answer) => Ok(answer?),

@@ -1,6 +1,6 @@
-//! The order in which a pod's containers start and end. Init containers run one after the other, each to its end. Of them a
-//! sidecar only has to start, and runs beside all that follow. Once the pod's other containers have ended for good,
-//! sidecars are stopped, the last first.
+//! Order in which a pod's containers start and end. Init containers run one after another, each to its end. A sidecar
+//! among them only has to start, and runs beside all later containers. After the pod's other containers have ended for
+//! good, sidecars are stopped in reverse order.
 
 use std::future::pending;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use super::container::{self, LEAST_GRACE, Restart, unless_stopped};
 use super::pod::{End, PodContext};
 use super::state::{ContainerState, is_sidecar};
 
-/// What starts a sidecar, and what ends it. Its task holds the only receiver of its end.
+/// Start and stop of a sidecar. Its task holds the only receiver of the stop.
 struct Sidecar<'a> {
     name: &'a str,
     turn: CancellationToken,
@@ -44,7 +44,7 @@ pub(super) async fn run(pod: &PodContext, spec: &PodSpec) {
     tokio::join!(others, join_all(running));
 }
 
-/// A sidecar, and its run from its turn to its end.
+/// Sidecar, and its run from its start to its end.
 fn sidecar<'a>(pod: &'a PodContext, container: &'a Container) -> (Sidecar<'a>, impl Future<Output = ()> + 'a) {
     let (end, stop) = watch::channel(None);
     let turn = CancellationToken::new();
@@ -59,7 +59,7 @@ fn sidecar<'a>(pod: &'a PodContext, container: &'a Container) -> (Sidecar<'a>, i
     (Sidecar { name: &container.name, turn, end }, run)
 }
 
-/// Starts what is to run in its order, and returns when all but the sidecars have ended for good.
+/// Starts the containers in order, and returns when all except the sidecars have ended for good.
 async fn run_others(pod: &PodContext, spec: &PodSpec, sidecars: &[Sidecar<'_>]) {
     let restart = Restart::of(spec.restart_policy.as_deref());
     let mut sidecars = sidecars.iter();
@@ -80,13 +80,13 @@ async fn run_others(pod: &PodContext, spec: &PodSpec, sidecars: &[Sidecar<'_>]) 
     join_all(spec.containers.iter().map(|one| container::run(pod, one, restart, pod.stop()))).await;
 }
 
-/// Returns when the pod was told to stop.
+/// Returns when the pod has to stop.
 async fn stopped(pod: &PodContext) -> Instant {
     unless_stopped(&pod.stop(), pending::<()>()).await;
     Instant::now()
 }
 
-/// Stops a sidecar within what is left of the pod's grace since it was told to stop, and returns when it has ended.
+/// Stops a sidecar within the rest of the pod's grace period, and returns when it has ended.
 async fn stop(pod: &PodContext, sidecar: &End, since: Instant) {
     let mut stop = pod.stop();
     loop {
@@ -94,13 +94,13 @@ async fn stop(pod: &PodContext, sidecar: &End, since: Instant) {
         sidecar.send_replace(Some(left(grace, since.elapsed())));
         tokio::select! {
             () = sidecar.closed() => return,
-            // It lives as long as the pod.
+            // The sender lives as long as the pod.
             _ = stop.changed() => {}
         }
     }
 }
 
-/// The rest of a grace, and at least what a kubelet leaves to everybody; without any grace, nothing.
+/// Returns the rest of a grace period, but at least the minimum of a kubelet. Without a grace period it returns zero.
 fn left(grace: Duration, elapsed: Duration) -> Duration {
     if grace.is_zero() { grace } else { grace.saturating_sub(elapsed).max(LEAST_GRACE) }
 }

@@ -1,4 +1,4 @@
-//! What a container becomes: program, arguments and environment, decided from its spec alone.
+//! Process of a container: program, arguments and environment, derived only from its spec.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -12,30 +12,30 @@ use super::account::Account;
 use super::sources::{Kind, Missing, Sources, field};
 use super::translate::{Translation, expand};
 
-/// What a container runtime sets where an image does not.
+/// Default `PATH` of a container runtime.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A process to start.
+/// Process to start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) folder: Option<PathBuf>,
-    /// Whose kubeconfig file the environment names.
+    /// Owner of the kubeconfig file in the environment.
     pub(super) account: Option<Account>,
 }
 
-/// The part of a container's surroundings that its process is planned from.
+/// Environment of a container that its process is planned from.
 pub(super) struct Surroundings<'a> {
     pub(super) sources: &'a Sources,
-    /// The folder that holds the pod's volumes by name.
+    /// Folder with the pod's volumes by name.
     pub(super) volumes: &'a Path,
-    /// The address of the pod.
+    /// Address of the pod.
     pub(super) address: Ipv4Addr,
 }
 
-/// Plans the process of a container, and of the image that it names.
+/// Plans the process of a container and its image.
 pub(super) fn process(
     pod: &Pod,
     container: &Container,
@@ -67,22 +67,22 @@ pub(super) fn process(
     Ok(Process { program, arguments, environment, folder, account })
 }
 
-/// A command that calls a program of the image by name, wherever it lies in the image, means that program; any other is
-/// one of the machine's.
+/// Resolves a command. The name of a program of the image means this program, wherever it is in the image. Any other is
+/// a program of the machine.
 fn command(program: &str, image: &Image) -> PathBuf {
     let program = Path::new(program);
     let named = image.programs().find(|known| known.file_name() == program.file_name());
     named.unwrap_or(program).to_owned()
 }
 
-/// The folders of the image's programs, before those of the machine's.
+/// Returns `PATH`: the folders of the image's programs, before those of the machine.
 fn path(image: &Image) -> String {
     let folders: Vec<_> =
         image.programs().filter_map(Path::parent).map(|folder| folder.display().to_string()).collect();
     [folders.as_slice(), &[PATH.to_owned()]].concat().join(":")
 }
 
-/// The variables that the spec gives the container, `$(NAME)` expanded by those before it.
+/// Returns the variables of the container's spec. `$(NAME)` is expanded with earlier variables.
 fn environment(
     pod: &Pod,
     container: &Container,
@@ -114,7 +114,7 @@ fn environment(
     Ok(environment)
 }
 
-/// The value behind `valueFrom`; `None` where it is absent and may be.
+/// Returns the value of `valueFrom`; `None` if it is optional and absent.
 fn referenced(
     pod: &Pod,
     source: &EnvVarSource,

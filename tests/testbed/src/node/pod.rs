@@ -1,4 +1,5 @@
-//! One pod's life on the node, from its first sight to its deletion: one task, which nobody else's errors end.
+//! Lifecycle of one pod on the node, from its first sight to its deletion. It is one task, and errors of other pods do
+//! not end it.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -24,24 +25,24 @@ use super::status::{self, Conditions, Run};
 use super::volumes::Volumes;
 use super::{NodeContext, Severity, request};
 
-/// Between attempts at what the API server did not do.
+/// Delay between attempts of failed requests to the API server.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between attempts to make the volumes: at first, and at most.
+/// Minimum and maximum delay between attempts to make the volumes.
 const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
-/// What is left to a pod's processes when the pod is gone, or the node stops.
+/// Time for a pod's processes to end when the pod is gone, or the node stops.
 const FORCED_GRACE: Duration = Duration::from_secs(1);
 const DEFAULT_GRACE: i64 = 30;
 
-/// Ends the pod's processes, each within that time.
+/// Ends the pod's processes, each within this time.
 pub(super) type End = watch::Sender<Option<Duration>>;
 
-/// The pod as it is in the API server. Closed once it is gone from there.
+/// Pod as in the API server. The channel closes when the pod is gone from there.
 pub(super) type Updates = watch::Receiver<Arc<Pod>>;
 
-/// What everything about one pod shares.
+/// Shared state of one pod.
 pub(super) struct PodContext {
     pub(super) node: Arc<NodeContext>,
-    /// As it was when first seen; its spec does not change.
+    /// Pod at its first sight. Its spec does not change.
     pub(super) pod: Arc<Pod>,
     pub(super) address: Claim,
     since: Timestamp,
@@ -68,7 +69,7 @@ pub(super) async fn run(node: Arc<NodeContext>, updates: Updates, shutdown: Canc
     while_needed(&updates, &shutdown, removal).await;
 }
 
-/// Does the work unless the pod is gone from the API server, or the node stops.
+/// Runs the work until the pod is gone from the API server, or the node stops.
 async fn while_needed(updates: &Updates, shutdown: &CancellationToken, work: impl Future<Output = ()>) {
     let mut updates = updates.clone();
     let gone = async { while updates.changed().await.is_ok() {} };
@@ -80,13 +81,13 @@ async fn while_needed(updates: &Updates, shutdown: &CancellationToken, work: imp
     }
 }
 
-/// Nothing is to be run for it, as after the node's restart.
+/// Returns whether nothing must be run for the pod, as after a restart of the node.
 fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Takes the pod out of the API server, now that none of its processes is left.
+/// Deletes the pod from the API server, after the end of all its processes.
 async fn remove(node: &NodeContext, pod: &Pod) {
     let pods = Api::<Pod>::namespaced(node.client.clone(), &pod.namespace().unwrap_or_default());
     let parameters = DeleteParams {
@@ -130,7 +131,7 @@ impl PodContext {
         self.pod.uid().unwrap_or_default()
     }
 
-    /// Named by the first of the uid: the path of a Unix socket in a volume has little room.
+    /// Folder, named by the first characters of the uid: the path of a Unix socket in a volume is short.
     fn folder(&self) -> PathBuf {
         let uid = self.uid();
         self.node.folder.join("pods").join(uid.split('-').next().unwrap_or_default())
@@ -140,13 +141,13 @@ impl PodContext {
         self.folder().join("volumes")
     }
 
-    /// The log of the container's next run.
+    /// Path of the log of the container's next run.
     pub(super) fn next_log(&self, container: &str) -> PathBuf {
         let restarts = self.state.borrow().container(container).map_or(0, |state| state.restarts);
         self.node.logs.file(&self.pod, container, restarts)
     }
 
-    /// How long its processes may take to end.
+    /// Time for the pod's processes to end.
     pub(super) fn grace(&self) -> Duration {
         let spec = self.pod.spec.as_ref();
         seconds(spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE))
@@ -156,12 +157,12 @@ impl PodContext {
         self.stop.subscribe()
     }
 
-    /// Tells what holds of a container now.
+    /// Returns whether the condition holds for a container now.
     pub(super) fn is(&self, container: &str, holds: impl Fn(&ContainerState) -> bool) -> bool {
         self.state.borrow().container(container).is_some_and(holds)
     }
 
-    /// Waits until that holds of a container.
+    /// Waits until the condition holds for a container.
     pub(super) async fn until(&self, container: &str, holds: impl Fn(&ContainerState) -> bool) {
         let mut state = self.state.subscribe();
         let now = state.wait_for(|state| state.container(container).is_some_and(&holds));
@@ -170,7 +171,7 @@ impl PodContext {
         }
     }
 
-    /// Changes what is known about a container.
+    /// Changes the state of a container.
     pub(super) fn update(&self, container: &str, change: impl FnOnce(&mut ContainerState)) {
         self.state.send_if_modified(|state| {
             let Some(state) = state.container_mut(container) else {
@@ -189,7 +190,7 @@ impl PodContext {
             return;
         }
         let source = EventSource { controller: "kubelet".to_owned(), instance: Some(self.node.name.clone()) };
-        // A recorder keeps the first note of each reason: one for each event, then.
+        // A recorder keeps the first note of each reason. Therefore each event gets its own recorder.
         let recorder = Recorder::new(self.node.client.clone(), source);
         let pod = self.pod.object_ref(&());
         let event = Event {
@@ -206,7 +207,7 @@ impl PodContext {
         });
     }
 
-    /// Runs its containers until all of them have ended for good.
+    /// Runs the pod's containers until all of them have ended for good.
     async fn live(&self, updates: &Updates, shutdown: &CancellationToken) {
         let mut reporter = Reporter::default();
         let name = (self.namespace(), self.pod.name_any());
@@ -243,7 +244,7 @@ impl PodContext {
         order::run(self, spec).await;
     }
 
-    /// Fills the volumes, again and again: after the node's period, when the pod is touched, when a token is due.
+    /// Updates the volumes repeatedly: after the node's period, after a change of the pod, and when a token expires.
     async fn keep_volumes(&self, mut updates: Updates) {
         let client = self.node.client.clone();
         let mut volumes = Volumes::new(client, self.volumes_folder(), self.address.listening());
@@ -272,7 +273,7 @@ impl PodContext {
         }
     }
 
-    /// Stops the containers when the pod is deleted, gone, or the node stops; never returns.
+    /// Stops the containers when the pod is deleted or gone, or the node stops. It never returns.
     async fn heed_end(&self, mut updates: Updates, shutdown: &CancellationToken) {
         loop {
             {
@@ -303,13 +304,13 @@ impl PodContext {
     }
 }
 
-/// Time left until then; at least a moment, so that nothing spins.
+/// Returns the time until this moment, with a minimum, so that no loop spins.
 fn until(due: Timestamp) -> Duration {
     let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
     left.max(RETRY)
 }
 
-/// Waits for a change of the pod that a kubelet acts on: its status alone is none.
+/// Waits for a change of the pod that a kubelet acts on, which excludes its status.
 async fn touched(updates: &mut Updates, before: &Pod) {
     let differs = |now: &Arc<Pod>| {
         now.spec != before.spec || now.labels() != before.labels() || now.annotations() != before.annotations()
@@ -319,7 +320,7 @@ async fn touched(updates: &mut Updates, before: &Pod) {
     }
 }
 
-/// Writes the pod's status whenever it has changed.
+/// Writes the pod's status after each change.
 #[derive(Default)]
 struct Reporter {
     conditions: Conditions,
@@ -339,7 +340,7 @@ impl Reporter {
             }
             tokio::select! {
                 _ = state.changed() => {}
-                // Its readiness gates may have changed.
+                // The readiness gates may have changed.
                 changed = updates.changed() => if changed.is_err() { pending().await },
             }
         }

@@ -1,4 +1,4 @@
-//! Probes a running container: when it has started, whether it is ready, whether it must be restarted.
+//! Probes of a running container: they decide whether it has started, is ready, or must be restarted.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -12,7 +12,7 @@ use reqwest::redirect::Policy;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
-/// What a probe is for.
+/// Purpose of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Startup,
@@ -20,16 +20,16 @@ pub(super) enum Purpose {
     Liveness,
 }
 
-/// What the probes tell about a container while it runs.
+/// Results of the probes while a container runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Finding {
     Started,
     Ready(bool),
-    /// One probe failed, and why. What follows from it is told by the other findings.
+    /// Failure of one probe, with its reason. Other findings carry its consequences.
     Failed(Purpose, String),
 }
 
-/// The probes of one container, at the address that can be dialled.
+/// Probes of one container, at its dialable address.
 pub(super) struct Prober<'a> {
     container: &'a Container,
     address: Ipv4Addr,
@@ -38,14 +38,14 @@ pub(super) struct Prober<'a> {
 }
 
 impl<'a> Prober<'a> {
-    /// Probes of a container that has just been started.
+    /// Creates the probes of a container that has just started.
     ///
     /// # Errors
-    /// Where no HTTP client can be made.
+    /// If no HTTP client can be made.
     pub(super) fn new(container: &'a Container, address: Ipv4Addr) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder()
             .no_proxy()
-            // As a kubelet: a probe asks whether the program answers, not who it is.
+            // As in a kubelet, a probe checks that the program answers, not its certificate.
             .tls_danger_accept_invalid_certs(true)
             .redirect(Policy::none())
             .user_agent("kube-probe/1.37")
@@ -53,7 +53,7 @@ impl<'a> Prober<'a> {
         Ok(Self { container, address, client, since: Instant::now() })
     }
 
-    /// Probes the container until it must be restarted, and says which probe demands it.
+    /// Probes the container until it must be restarted, and returns the probe that requires it.
     pub(super) async fn run(&self, found: impl Fn(Finding)) -> (Purpose, &'a Probe) {
         if let Some(probe) = &self.container.startup_probe {
             let mut series = self.series(probe, Purpose::Startup);
@@ -130,7 +130,7 @@ impl<'a> Prober<'a> {
     }
 }
 
-/// One probe of a container, tried again and again.
+/// Probe of a container, repeated.
 struct Series<'a> {
     probe: &'a Probe,
     purpose: Purpose,
@@ -140,7 +140,7 @@ struct Series<'a> {
 }
 
 impl Series<'_> {
-    /// Probes until as many in a row agree as the spec asks for.
+    /// Probes until the number of equal outcomes in a row is as in the spec.
     async fn verdict(&mut self, prober: &Prober<'_>, found: &impl Fn(Finding)) -> bool {
         loop {
             self.ticks.tick().await;
@@ -159,7 +159,7 @@ impl Series<'_> {
     }
 }
 
-/// How many probes in a row have had the same outcome.
+/// Number of equal outcomes in a row.
 #[derive(Debug)]
 struct Run {
     successes_needed: i32,
@@ -178,7 +178,7 @@ impl Run {
         }
     }
 
-    /// Counts one more outcome; some once enough in a row agree.
+    /// Counts one more outcome. Returns it after enough equal outcomes in a row.
     fn count(&mut self, passed: bool) -> Option<bool> {
         self.length = if passed == self.outcome { self.length.saturating_add(1) } else { 1 };
         self.outcome = passed;
@@ -187,7 +187,7 @@ impl Run {
     }
 }
 
-/// A port given by number, or by the name of one of the container's ports.
+/// Resolves a port by number, or by the name of one of the container's ports.
 fn port(container: &Container, port: &IntOrString) -> anyhow::Result<u16> {
     let number = match port {
         IntOrString::Int(number) => Some(*number),

@@ -1,4 +1,4 @@
-//! Makes the node known to the control plane and keeps it alive there.
+//! Registration of the node with the control plane, and its lease.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{HOST_ADDRESS, request};
 
-/// Where the node life-cycle controller looks for a node's signs of life.
+/// Namespace of node leases, which the node lifecycle controller watches.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 const RENEWAL: Duration = Duration::from_secs(10);
-/// As many as a kubelet takes.
+/// Maximum number of pods, as for a kubelet.
 const PODS: &str = "110";
 
-/// Creates the Node, ready at once, and clears the taint that keeps pods off a new one; `port` is that of its logs.
+/// Creates the Node, ready at once, and clears the taint that keeps pods off a new one. `port` is the port of its logs.
 pub(super) async fn register(client: &Client, name: &str, port: u16) -> anyhow::Result<ApiNode> {
     let nodes = Api::<ApiNode>::all(client.clone());
     let node: ApiNode = serde_json::from_value(description(name, port, Timestamp::now()))?;
     let created = request(nodes.create(&PostParams::default(), &node)).await?;
-    // The life-cycle controller would clear it too, some seconds later.
+    // The lifecycle controller would clear it some seconds later.
     let untainted = Patch::Merge(json!({ "spec": { "taints": null } }));
     request(nodes.patch(name, &PatchParams::default(), &untainted)).await?;
     Ok(created)
 }
 
-/// Removes the Node. Its lease goes with it, as the Node's dependent.
+/// Removes the Node. Its lease is deleted with it, as a dependent.
 pub(super) async fn remove(client: &Client, name: &str) -> anyhow::Result<()> {
     let nodes = Api::<ApiNode>::all(client.clone());
     request(nodes.delete(name, &DeleteParams::default())).await.map(drop)
 }
 
-/// Renews the node's lease for ever.
+/// Renews the node's lease forever.
 pub(super) async fn keep_alive(client: &Client, node: &ApiNode) {
     let leases = Api::<Lease>::namespaced(client.clone(), LEASE_NAMESPACE);
     let name = node.metadata.name.clone().unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) async fn keep_alive(client: &Client, node: &ApiNode) {
     }
 }
 
-/// The Node as a kubelet of a machine like this one describes it.
+/// Returns the Node, as a kubelet of a machine like this one describes it.
 fn description(name: &str, port: u16, now: Timestamp) -> serde_json::Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -73,7 +73,7 @@ fn description(name: &str, port: u16, now: Timestamp) -> serde_json::Value {
         other => other,
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    // Requests are kept to by nobody here; they must only fit. Enough room, then.
+    // Requests are not enforced here; they must only fit. The capacity is therefore large.
     let resources = json!({
         "cpu": (processors * 16).to_string(),
         "memory": "64Gi",
@@ -98,7 +98,7 @@ fn description(name: &str, port: u16, now: Timestamp) -> serde_json::Value {
         "status": {
             "capacity": resources,
             "allocatable": resources,
-            // No name of the node: the API server would ask a resolver for it before it uses the address.
+            // Without the node's name: the API server would resolve it before it uses the address.
             "addresses": [{ "type": "InternalIP", "address": HOST_ADDRESS }],
             "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
             "conditions": [

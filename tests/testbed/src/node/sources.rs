@@ -1,4 +1,4 @@
-//! What a pod's environment and volumes are filled from: ConfigMaps, Secrets and the pod's own fields.
+//! Sources of a pod's environment and volumes: ConfigMaps, Secrets and the pod's own fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::request;
 
-/// A kind of object that holds keys and values.
+/// Kind of object that holds keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     ConfigMap,
@@ -32,7 +32,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// A value that cannot be had, in the kubelet's words.
+/// Error for a missing value, in the kubelet's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Missing {
     #[error("{0} \"{1}\" not found")]
@@ -50,12 +50,12 @@ pub(super) enum Missing {
 /// Keys and values of one object.
 pub(super) type Data = BTreeMap<String, Vec<u8>>;
 
-/// The ConfigMaps and Secrets of one pod, as they were when fetched. One that does not exist is absent.
+/// ConfigMaps and Secrets of one pod at the time of the fetch. Missing objects are absent.
 #[derive(Debug, Default)]
 pub(super) struct Sources(pub(super) BTreeMap<(Kind, String), Data>);
 
 impl Sources {
-    /// The object's data; `None` if it is absent and may be.
+    /// Returns the object's data; `None` if it is optional and absent.
     pub(super) fn data(&self, kind: Kind, name: &str, optional: Option<bool>) -> Result<Option<&Data>, Missing> {
         match self.0.get(&(kind, name.to_owned())) {
             None if optional != Some(true) => Err(Missing::Object(kind, name.to_owned())),
@@ -101,7 +101,7 @@ fn secret_data(object: Secret) -> Data {
     data.into_iter().map(|(key, value)| (key, value.0)).collect()
 }
 
-/// What the container's environment refers to.
+/// Returns the references of the container's environment.
 pub(super) fn of_environment(container: &Container) -> BTreeSet<(Kind, String)> {
     let mut references = BTreeSet::new();
     for source in container.env_from.iter().flatten() {
@@ -115,7 +115,7 @@ pub(super) fn of_environment(container: &Container) -> BTreeSet<(Kind, String)> 
     references
 }
 
-/// What the volumes refer to.
+/// Returns the references of the volumes.
 pub(super) fn of_volumes(volumes: &[Volume]) -> BTreeSet<(Kind, String)> {
     let mut references = BTreeSet::new();
     for volume in volumes {
@@ -130,8 +130,8 @@ pub(super) fn of_volumes(volumes: &[Volume]) -> BTreeSet<(Kind, String)> {
     references
 }
 
-/// The downward API's value of a field. The pod's address is the one that can be dialled: a program told its own
-/// address listens on it, or hands it to others.
+/// Returns the downward API's value of a field. The pod's address is the dialable one: a program listens on its own
+/// address, or passes it to others.
 pub(super) fn field(pod: &Pod, selector: &ObjectFieldSelector, address: std::net::Ipv4Addr) -> Result<String, Missing> {
     let path = selector.field_path.as_str();
     let spec = pod.spec.as_ref();
@@ -157,7 +157,7 @@ pub(super) fn field(pod: &Pod, selector: &ObjectFieldSelector, address: std::net
     })
 }
 
-/// A map as the downward API writes it into a file.
+/// Formats a map as the downward API does in a file.
 fn lines(values: &BTreeMap<String, String>) -> String {
     let lines: Vec<_> = values.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
     lines.join("\n")

@@ -1,35 +1,35 @@
-//! What the node knows about a pod's containers at a moment.
+//! State of a pod's containers on the node.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-/// A pod on the node.
+/// Pod on the node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PodState {
-    /// Its address is taken and its volumes are there.
+    /// True if its address is claimed and its volumes exist.
     pub(super) prepared: bool,
-    /// It is being deleted, or the node stops.
+    /// True if it is being deleted, or the node stops.
     pub(super) terminating: bool,
     pub(super) init_containers: Vec<ContainerState>,
     pub(super) containers: Vec<ContainerState>,
 }
 
-/// One of its containers.
+/// Container of the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerState {
     pub(super) name: String,
-    /// It runs beside the containers that start after it: an init container with `restartPolicy: Always`.
+    /// True for a sidecar: an init container with `restartPolicy: Always`, which runs beside the later containers.
     pub(super) is_sidecar: bool,
     pub(super) image: String,
-    /// Empty until the image is there.
+    /// Id of the image, empty before it exists.
     pub(super) image_id: String,
     pub(super) restarts: i32,
     pub(super) now: Phase,
-    /// How it ended the last time, once it runs or waits again.
+    /// Last end, if the container runs or waits again.
     pub(super) before: Option<Termination>,
 }
 
-/// What a container does.
+/// Phase of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Waiting {
@@ -39,14 +39,14 @@ pub(super) enum Phase {
     Running {
         id: String,
         since: Timestamp,
-        /// Its startup probe has passed.
+        /// True after its startup probe has passed.
         started: bool,
         ready: bool,
     },
     Terminated(Termination),
 }
 
-/// How a container ended.
+/// End of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Termination {
     pub(super) id: String,
@@ -64,7 +64,7 @@ impl Phase {
 }
 
 impl PodState {
-    /// A pod before anything was done for it.
+    /// Returns the initial state of a pod.
     pub(super) fn new(spec: &PodSpec) -> Self {
         let waiting = |reason| {
             move |container: &Container| ContainerState {
@@ -86,26 +86,26 @@ impl PodState {
         }
     }
 
-    /// The container of that name.
+    /// Returns the container of this name.
     pub(super) fn container(&self, name: &str) -> Option<&ContainerState> {
         let mut all = self.init_containers.iter().chain(&self.containers);
         all.find(|container| container.name == name)
     }
 
-    /// The same, to be changed.
+    /// Returns the container of this name, for changes.
     pub(super) fn container_mut(&mut self, name: &str) -> Option<&mut ContainerState> {
         let mut all = self.init_containers.iter_mut().chain(&mut self.containers);
         all.find(|container| container.name == name)
     }
 }
 
-/// Returns true for an init container that runs on beside the pod's containers.
+/// Returns true for a sidecar.
 pub(super) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
 impl ContainerState {
-    /// Runs, and its startup probe has passed.
+    /// Returns true for a running container whose startup probe has passed.
     pub(super) fn is_started(&self) -> bool {
         matches!(self.now, Phase::Running { started: true, .. })
     }
@@ -114,7 +114,7 @@ impl ContainerState {
         matches!(self.now, Phase::Running { ready: true, .. })
     }
 
-    /// Ended with exit code 0, and not to be started again.
+    /// Returns true for a container that ended with exit code 0, and is not restarted.
     pub(super) fn has_succeeded(&self) -> bool {
         matches!(&self.now, Phase::Terminated(end) if end.exit_code == 0)
     }

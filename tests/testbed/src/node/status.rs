@@ -1,4 +1,4 @@
-//! Writes a pod's status from its state, as a kubelet does.
+//! Status of a pod from its state, as a kubelet writes it.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ use super::HOST_ADDRESS;
 use super::state::{ContainerState, Phase, PodState, Termination};
 use crate::address::Announced;
 
-/// The conditions last written, by type: whether True, and since when.
+/// Last written conditions by type: whether True, and the time of the last change.
 pub(super) type Conditions = BTreeMap<&'static str, (bool, Timestamp)>;
 
-/// The address of a pod, and since when it has run.
+/// Address of a pod, and the time of its start.
 #[derive(Clone, Copy)]
 pub(super) struct Run {
     pub(super) address: Announced,
     pub(super) since: Timestamp,
 }
 
-/// A status as a strategic merge patch. It leaves other writers' conditions alone.
+/// Returns the status as a strategic merge patch. It does not change the conditions of other writers.
 pub(super) fn patch(pod: &Pod, state: &PodState, run: Run, conditions: &mut Conditions, now: Timestamp) -> Value {
     let observed = pod.metadata.generation;
     let address = run.address.to_string();
@@ -36,7 +36,7 @@ pub(super) fn patch(pod: &Pod, state: &PodState, run: Run, conditions: &mut Cond
             if known.0 != verdict.holds {
                 *known = (verdict.holds, now);
             }
-            // Null removes what an earlier patch has set.
+            // Null removes values of an earlier patch.
             json!({
                 "type": verdict.condition,
                 "status": if verdict.holds { "True" } else { "False" },
@@ -53,7 +53,7 @@ pub(super) fn patch(pod: &Pod, state: &PodState, run: Run, conditions: &mut Cond
         false => container.has_succeeded(),
     };
     json!({
-        // A pod of the same name that replaced this one is not written to.
+        // The patch must not apply to a new pod of the same name.
         "metadata": { "uid": pod.uid() },
         "status": {
             "observedGeneration": observed,
@@ -77,7 +77,7 @@ struct Verdict {
     message: Option<String>,
 }
 
-/// The conditions that a kubelet owns.
+/// Returns the conditions that a kubelet owns.
 fn verdicts(pod: &Pod, state: &PodState) -> Vec<Verdict> {
     let unless = |condition, holds, reason, message: &dyn Fn() -> String| Verdict {
         condition,
@@ -90,7 +90,7 @@ fn verdicts(pod: &Pod, state: &PodState) -> Vec<Verdict> {
         false => container.has_succeeded(),
     };
     let uninitialized = names(&state.init_containers, complete);
-    // A sidecar that is started again takes nothing back.
+    // A restarted sidecar does not reset the condition.
     let has_run = |container: &ContainerState| !matches!(container.now, Phase::Waiting { .. });
     let initialized = uninitialized.is_empty() || state.containers.iter().any(has_run);
     let sidecars = state.init_containers.iter().filter(|container| container.is_sidecar);
@@ -118,12 +118,12 @@ fn verdicts(pod: &Pod, state: &PodState) -> Vec<Verdict> {
     ]
 }
 
-/// A pod that ends has no ready container.
+/// Returns whether the container is ready. A terminating pod has no ready container.
 fn is_ready(container: &ContainerState, state: &PodState) -> bool {
     container.is_ready() && !state.terminating
 }
 
-/// The names of the containers that are not yet as they should be.
+/// Returns the names of the containers that do not meet the condition.
 fn names<'a>(
     containers: impl IntoIterator<Item = &'a ContainerState>,
     good: impl Fn(&ContainerState) -> bool,
@@ -132,7 +132,7 @@ fn names<'a>(
     bad.map(|container| container.name.as_str()).collect()
 }
 
-/// The readiness gates whose condition, written by others, is not True.
+/// Returns the readiness gates whose condition, written by others, is not True.
 fn closed_gates(pod: &Pod) -> Vec<&str> {
     let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
@@ -140,7 +140,8 @@ fn closed_gates(pod: &Pod) -> Vec<&str> {
     gates.map(|gate| gate.condition_type.as_str()).filter(|gate| !open(gate)).collect()
 }
 
-/// The pod's phase, by the kubelet's rules. A sidecar that has ended counts for nothing, one that runs keeps the pod running.
+/// Returns the pod's phase, by the kubelet's rules. An ended sidecar has no effect; a running one keeps the pod
+/// running.
 pub(super) fn phase(pod: &Pod, state: &PodState) -> &'static str {
     let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     let ended = |container: &ContainerState| matches!(container.now, Phase::Terminated(_));
@@ -248,7 +249,7 @@ mod tests {
         Phase::Running { id: "testbed://2".to_owned(), since: time(3), started: true, ready }
     }
 
-    /// A pod whose init container has completed and whose containers are in the phases given.
+    /// Returns a pod whose init container has completed and whose containers are in these phases.
     fn state(policy: &str, containers: [Phase; 2]) -> (Pod, PodState) {
         let pod = pod(policy);
         let mut state = PodState::new(pod.spec.as_ref().unwrap());
@@ -349,7 +350,7 @@ mod tests {
         assert_eq!(condition(&status(&pod, &state), "Initialized")["status"], "True");
     }
 
-    /// A pod of whose init containers the second is a sidecar.
+    /// Returns a pod whose second init container is a sidecar.
     fn with_sidecar(policy: &str, sidecar: Phase, containers: [Phase; 2]) -> (Pod, PodState) {
         let (pod, mut state) = state(policy, containers);
         let sidecar = ContainerState {

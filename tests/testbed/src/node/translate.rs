@@ -1,14 +1,14 @@
-//! Rewrites the strings of a container for a process that shares the machine's file system and network: mount paths
+//! Rewrites the strings of a container for a process that shares the machine's file system and network. Mount paths
 //! become folders of the node, and "all interfaces" becomes the pod's own address.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-/// What one container's strings are rewritten by. Every string is rewritten once, from left to right, so that what was
-/// put in is never rewritten again.
+/// Replacements in one container's strings. Each string is rewritten once, from left to right, so that replacements are
+/// never rewritten again.
 #[derive(Debug)]
 pub(super) struct Translation {
-    /// Mount path without a trailing slash, and the folder or file behind it; the longest path first.
+    /// Mount path without a trailing slash, and the folder or file behind it. The longest path is first.
     mounts: Vec<(String, String)>,
     address: Ipv4Addr,
 }
@@ -45,7 +45,7 @@ impl Translation {
         translated
     }
 
-    /// What `rest` starts with that is to be replaced: its length and the replacement.
+    /// Returns the length and the replacement of the start of `rest`, if it must be replaced.
     fn found(&self, before: &str, rest: &str) -> Option<(usize, String)> {
         if starts_address(before, rest) {
             return Some(("0.0.0.0".len(), self.address.to_string()));
@@ -65,7 +65,7 @@ impl Translation {
     }
 }
 
-/// `0.0.0.0` as an address: neither the end of `10.0.0.0` nor the network `0.0.0.0/0`.
+/// Returns whether `0.0.0.0` is an address here: neither the end of `10.0.0.0` nor the network `0.0.0.0/0`.
 fn starts_address(before: &str, rest: &str) -> bool {
     let Some(after) = rest.strip_prefix("0.0.0.0") else {
         return false;
@@ -77,7 +77,7 @@ fn starts_address(before: &str, rest: &str) -> bool {
         && !is_network
 }
 
-/// An absolute path starts here: not in the middle of another path, except after a URL's scheme.
+/// Returns whether an absolute path starts here: not in the middle of another path, except after a URL's scheme.
 fn may_start_path(before: &str) -> bool {
     before.ends_with("://") || !before.ends_with(|character: char| is_path_character(character) || character == '/')
 }
@@ -86,7 +86,7 @@ fn is_path_character(character: char) -> bool {
     character.is_alphanumeric() || matches!(character, '.' | '_' | '-')
 }
 
-/// Kubernetes' `$(NAME)`: replaced by the variable's value; `$$` is a `$`; what is not known stays as it is.
+/// Expands Kubernetes' `$(NAME)` to the variable's value. `$$` is a `$`; unknown names stay as they are.
 pub(super) fn expand<'a>(text: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;

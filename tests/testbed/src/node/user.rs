@@ -1,9 +1,9 @@
-//! The user that a container runs as, as far as it can be refused: nobody here changes the user of a process.
+//! Check of the user of a container. The node never changes the user of a process, so it can only refuse.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
 
-/// A user who was ruled out, in the kubelet's words.
+/// Refused user, in the kubelet's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error("container's runAsUser breaks non-root policy (pod: {0:?}, container: {1})")]
@@ -16,7 +16,7 @@ pub(super) enum Refused {
     NotNumeric(String, String, String),
 }
 
-/// Holds a container with `runAsNonRoot` to it; `image` is the user that its image names.
+/// Checks the user of a container with `runAsNonRoot`. `image` is the user in its image.
 ///
 /// # Errors
 /// If the container would run as root, or nobody can tell.

@@ -1,5 +1,4 @@
-//! Keeps a pod's volumes on disk: reads what they refer to, requests their tokens, and replaces their files as a
-//! kubelet does.
+//! Volumes of a pod on disk: reads their sources, requests their tokens, and replaces their files as a kubelet does.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
@@ -21,12 +20,12 @@ use super::files::{Content, Files, Origin, TokenKey, tokens};
 use super::request;
 use super::sources::{Sources, of_volumes};
 
-/// A token lives as long as this where its volume does not say.
+/// Default lifetime of a token.
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
-/// A kubelet replaces even a long-lived token after a day.
+/// Maximum age of a token. A kubelet replaces even a long-lived token after a day.
 const TOKEN_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The volumes of one pod.
+/// Volumes of one pod.
 pub(super) struct Volumes {
     client: Client,
     folder: PathBuf,
@@ -41,13 +40,13 @@ struct Token {
 }
 
 impl Volumes {
-    /// Volumes below `folder`, one folder each, by name; nothing exists before the first [`Volumes::sync`].
+    /// Creates the volumes below `folder`, one folder each, by name. Nothing exists before the first [`Volumes::sync`].
     pub(super) fn new(client: Client, folder: PathBuf, address: Ipv4Addr) -> Self {
         Self { client, folder, address, published: BTreeMap::new(), tokens: BTreeMap::new() }
     }
 
-    /// Brings every volume up to date. One that cannot be keeps the files it has and does not hold up the others; the
-    /// first such error is returned.
+    /// Updates every volume. A volume that fails keeps its files and does not stop the others. The first error is
+    /// returned.
     pub(super) async fn sync(&mut self, pod: &Pod) -> anyhow::Result<()> {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
         let namespace = pod.namespace().unwrap_or_default();
@@ -62,7 +61,7 @@ impl Volumes {
         result
     }
 
-    /// When the first of its tokens is due.
+    /// Time at which the first token must be replaced.
     pub(super) fn next_renewal(&self) -> Option<Timestamp> {
         self.tokens.values().map(|token| token.renewal).min()
     }
@@ -124,7 +123,7 @@ async fn request_token(
     Ok(Token { value: status.token, renewal: renewal(issued, status.expiration_timestamp.0) })
 }
 
-/// A token is replaced at 80 % of its life, and within a day.
+/// Returns the time of a token's replacement: at 80 % of its lifetime, and within a day.
 fn renewal(issued: Timestamp, expires: Timestamp) -> Timestamp {
     let life = Duration::try_from(expires.duration_since(issued)).unwrap_or_default();
     let wait = life.mul_f64(0.8).min(TOKEN_MAX_AGE);
@@ -135,9 +134,9 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Replaces all files of a volume at once, laid out as a kubelet does it: the files lie in a folder of their own that
-/// the link `..data` points at, and every name in the volume is a link through `..data`. Swapping that one link
-/// changes everything; who watches the volume sees it as on a real node.
+/// Replaces all files of a volume atomically, in a kubelet's layout. The files are in their own folder, the link
+/// `..data` points to it, and every name in the volume is a link through `..data`. Replacing this link changes all
+/// files. A program that watches the volume sees the same as on a real node.
 fn replace(volume: &Path, files: &Files) -> io::Result<()> {
     make_folder(volume)?;
     let data = volume.join("..data");
@@ -151,7 +150,7 @@ fn replace(volume: &Path, files: &Files) -> io::Result<()> {
     }
     make_folder(&volume.join(&new))?;
     let swap = volume.join("..data_tmp");
-    // One left by a failed attempt would be in the way.
+    // A link from a failed attempt would prevent the next one.
     let _ = fs::remove_file(&swap);
     symlink(&new, &swap)?;
     fs::rename(&swap, &data)?;

@@ -1,5 +1,5 @@
-//! Programs built from Go modules: from a folder that an environment variable names, else from the cache, where each set
-//! is built once from the modules that a go.mod below `tests/control-plane` pins.
+//! Programs built from Go modules. They come from a folder that an environment variable names, otherwise from the
+//! cache. There, each set is built once from the modules that a go.mod below `tests/control-plane` pins.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -12,31 +12,31 @@ use sha2::{Digest, Sha256};
 use super::{progress, workspace};
 use crate::supervisor::{Command, Supervisor};
 
-/// Kubernetes' own build sets its version with the linker; without that `kubectl version` says v0.0.0.
+/// Linker flags for the version, as in the build of Kubernetes. Without them `kubectl version` prints v0.0.0.
 const KUBERNETES_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 \
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37";
-/// What every go.mod asks for.
+/// Oldest Go version that works, as every go.mod requires.
 const OLDEST_GO: (u32, u32) = (1, 26);
 
-/// Programs that are built and kept together.
+/// Set of programs that are built and stored together.
 #[derive(Debug)]
 pub struct GoProgramSet {
-    /// What it is, for people.
+    /// Name of the set, for people.
     what: &'static str,
-    /// Its folder in the cache.
+    /// Folder in the cache.
     cache: &'static str,
-    /// The folder of its go.mod.
+    /// Folder of the go.mod.
     module: &'static str,
     /// File names and Go packages, the slowest first.
     programs: &'static [(&'static str, &'static str)],
     linker_flags: &'static str,
-    /// Minutes that it takes on 2 cores with an empty Go cache.
+    /// Build time on 2 cores with an empty Go cache, in minutes.
     minutes: &'static str,
     /// Environment variables that may name a folder with these programs instead.
     folder_variables: &'static [&'static str],
 }
 
-/// What every cluster needs.
+/// Programs of every cluster.
 pub const CONTROL_PLANE: GoProgramSet = GoProgramSet {
     what: "Kubernetes v1.37.2",
     cache: "control-plane",
@@ -53,7 +53,7 @@ pub const CONTROL_PLANE: GoProgramSet = GoProgramSet {
     folder_variables: &["MCP_ENTRA_CONTROL_PLANE", "KUBEBUILDER_ASSETS"],
 };
 
-/// What a node needs besides that runs containers.
+/// Additional programs of a node that runs containers.
 pub const NODE: GoProgramSet = GoProgramSet {
     what: "kubelet and kube-proxy v1.37.2",
     cache: "node",
@@ -64,7 +64,7 @@ pub const NODE: GoProgramSet = GoProgramSet {
     folder_variables: &[],
 };
 
-/// What runs the containers of such a node; runc is the machine's own.
+/// Container runtime of such a node. It uses runc of the machine.
 pub const CONTAINERD: GoProgramSet = GoProgramSet {
     what: "containerd v2.4.2",
     cache: "containerd",
@@ -79,7 +79,7 @@ pub const CONTAINERD: GoProgramSet = GoProgramSet {
     folder_variables: &[],
 };
 
-/// The names of such a node's cluster.
+/// DNS server of such a node's cluster.
 pub const COREDNS: GoProgramSet = GoProgramSet {
     what: "CoreDNS",
     cache: "coredns",
@@ -90,7 +90,7 @@ pub const COREDNS: GoProgramSet = GoProgramSet {
     folder_variables: &[],
 };
 
-/// What installs the charts.
+/// Helm, which installs the charts.
 pub const HELM: GoProgramSet = GoProgramSet {
     what: "Helm v4.3.1",
     cache: "helm",
@@ -101,18 +101,17 @@ pub const HELM: GoProgramSet = GoProgramSet {
     folder_variables: &[],
 };
 
-/// The folder with the programs of a set.
+/// Folder with the programs of a set.
 #[derive(Debug, Clone)]
 pub struct GoPrograms {
     folder: PathBuf,
 }
 
 impl GoPrograms {
-    /// Finds the programs of a set, or builds them, told on stderr. Whoever else wants them meanwhile waits for the same
-    /// build.
+    /// Finds or builds the programs of a set, with messages on stderr. Concurrent callers wait for the same build.
     ///
     /// # Errors
-    /// Where an environment variable names a folder that lacks one of them, Go is missing or too old, or the build fails.
+    /// If an environment variable names a folder that lacks one of them, Go is missing or too old, or the build fails.
     pub async fn find_or_build(supervisor: &Supervisor, set: &GoProgramSet) -> anyhow::Result<Self> {
         for variable in set.folder_variables {
             if let Some(folder) = std::env::var_os(variable).filter(|folder| !folder.is_empty()) {
@@ -137,12 +136,12 @@ impl GoPrograms {
         Ok(Self { folder })
     }
 
-    /// The path of one of the set's programs.
+    /// Path of one of the set's programs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The folder with all of them.
+    /// Folder with all programs.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -155,7 +154,7 @@ fn cache() -> anyhow::Result<PathBuf> {
         .context("neither XDG_CACHE_HOME nor HOME names a folder to keep the control plane in")
 }
 
-/// Other versions, sources or flags are other programs.
+/// The name depends on versions, sources and flags, since other programs result from others.
 fn key(set: &GoProgramSet) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
     for name in ["go.mod", "go.sum", "main.go"] {
@@ -183,7 +182,7 @@ async fn build(supervisor: &Supervisor, set: &GoProgramSet, folder: &Path) -> an
     }
     let module = workspace().join(set.module);
     check_go(supervisor, &module).await?;
-    // Only who holds the lock is here: what lies there is left from a build that was interrupted.
+    // This process holds the lock, so that a remaining folder is from an interrupted build.
     let partial = folder.with_extension("partial");
     if partial.exists() {
         std::fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
@@ -209,7 +208,7 @@ async fn build(supervisor: &Supervisor, set: &GoProgramSet, folder: &Path) -> an
     Ok(())
 }
 
-/// Held until dropped, or until this process is gone.
+/// Lock that is held until it is dropped, or this process ends.
 async fn lock(path: PathBuf, what: &str) -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
     if file.try_lock().is_err() {
@@ -219,9 +218,9 @@ async fn lock(path: PathBuf, what: &str) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Go writes nowhere but into its own caches and the output: neither to go.mod nor to go.sum, and an outer go.work or
-/// another target platform in the environment does not count. Its work folder, which it leaves when it is killed, goes
-/// with the supervisor's.
+/// Go writes only to its own caches and the output, neither to go.mod nor to go.sum. An outer go.work or another target
+/// platform in the environment has no effect. Go leaves its work folder when it is killed; the folder is removed with
+/// the supervisor's.
 fn go(supervisor: &Supervisor, modules: &Path, log: &str) -> Command {
     Command::new("go", supervisor.folder().join(log))
         .inherit_environment()

@@ -1,4 +1,5 @@
-//! The programs that the testbed runs, built when they are missing: Kubernetes' from Go modules, and the project's own.
+//! Programs that the testbed runs, built when they are missing: those of Kubernetes from Go modules, and the project's
+//! own.
 
 mod go;
 
@@ -13,11 +14,11 @@ use anyhow::{Context, anyhow, bail};
 
 pub use go::{CONTAINERD, CONTROL_PLANE, COREDNS, GoProgramSet, GoPrograms, HELM, NODE};
 
-/// The path of one of the workspace's own programs, such as `mcp-entra-server`. The first call in a process builds them
-/// all, so that none is older than its source, and blocks until that is done.
+/// Returns the path of a program of the workspace, such as `mcp-entra-server`. The first call in a process builds all
+/// of them, so that none is older than its source, and blocks until that is done.
 ///
 /// # Errors
-/// Where the workspace does not build (the compiler's words stand on stderr), or has no such program.
+/// If the workspace does not build (the compiler's words stand on stderr), or has no such program.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     static PROGRAMS: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
     let programs = PROGRAMS
@@ -30,23 +31,24 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The path of the supervisor's program, under which everything else is built and run. Builds it alone.
+/// Returns the path of the supervisor's program, under which everything else is built and run. Builds only this
+/// program.
 ///
 /// # Errors
-/// As [`program`].
+/// Same as [`program`].
 pub(crate) fn supervisor() -> anyhow::Result<PathBuf> {
     const NAME: &str = "testbed-supervisor";
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    // Of the whole workspace, so that what it depends on is built with the features of all.
+    // Builds the whole workspace, so that dependencies have the features of all packages.
     let build = || build(&["--workspace", "--bin", NAME])?.remove(NAME).with_context(|| format!("there is no {NAME}"));
     BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!("{error}"))
 }
 
-/// The path of a program of one package as it is shipped: optimised, and with no feature that other packages ask of what
-/// it depends on. Builds it, and blocks until that is done.
+/// Returns the path of a program of one package as it ships: optimised, and without features that other packages enable
+/// in its dependencies. Builds it, and blocks until that is done.
 ///
 /// # Errors
-/// Where the package does not build (the compiler's words stand on stderr), or has no such program.
+/// If the package does not build (the compiler's words stand on stderr), or has no such program.
 pub fn release_program(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let built = build(&["--release", "--package", package, "--bin", name])?.remove(name);
     built.with_context(|| format!("the package {package} has no program {name}"))
@@ -71,7 +73,7 @@ fn build(what: &[&str]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     Ok(String::from_utf8_lossy(&built.stdout).lines().filter_map(executable).collect())
 }
 
-/// The name and path of the program that a line of cargo's JSON output tells of, if it does.
+/// Returns the name and path of the program in a line of cargo's JSON output, if there is one.
 fn executable(line: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
     let path = message.get("executable")?.as_str()?;
@@ -79,7 +81,7 @@ fn executable(line: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), path.into()))
 }
 
-/// The workspace's root.
+/// Root of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own)
@@ -99,7 +101,7 @@ fn announced_if_slow<T>(what: &str, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// A line for whoever waits. Not by `eprintln!`, which libtest captures.
+/// Prints a line for the waiting user. It does not use `eprintln!`, which libtest captures.
 fn progress(line: &str) {
     let _ = writeln!(std::io::stderr(), "testbed: {line}");
 }

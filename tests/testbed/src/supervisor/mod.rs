@@ -1,9 +1,9 @@
-//! Child processes that end with us, however we end: even killed outright, nothing stays behind.
+//! Child processes that end with the test process, however it ends. Nothing stays behind, even after SIGKILL.
 //!
-//! The children belong to a process of its own, `testbed-supervisor`, which waits on a pipe from here. When that pipe
-//! closes, because [`Supervisor::stop`] was called, the last handle was dropped or this process died, it ends every
-//! child, the last started first (SIGTERM, a moment, SIGKILL, to the child's whole process group), and removes the
-//! state folder. Handles may be used from any thread and any tokio runtime.
+//! The children belong to a separate process, `testbed-supervisor`, which waits on a pipe from the test process. The
+//! pipe closes when [`Supervisor::stop`] is called, the last handle is dropped or the test process dies. Then the
+//! supervisor ends every child in reverse order (SIGTERM, a moment, SIGKILL, to the child's whole process group), and
+//! removes the state folder. Handles may be used from any thread and any tokio runtime.
 
 pub mod service;
 mod wire;
@@ -25,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 pub use wire::{Command, ExitStatus};
 use wire::{Event, Request};
 
-/// A handle on the process that keeps our children; clones share it.
+/// Handle on the process that keeps our children; clones share it.
 #[derive(Clone)]
 pub struct Supervisor(Arc<Inner>);
 
@@ -37,36 +37,36 @@ struct Inner {
 }
 
 struct State {
-    /// `None` once the supervisor is gone.
+    /// `None` after the supervisor's end.
     children: Mutex<Option<HashMap<u64, Entry>>>,
     gone: watch::Sender<bool>,
 }
 
 struct Entry {
-    /// Answered once, with the process id or the reason why there is none.
+    /// Answered once, with the process id or the reason of the failure.
     started: Option<oneshot::Sender<Result<u32, String>>>,
     exited: watch::Sender<Option<ExitStatus>>,
 }
 
 impl Supervisor {
-    /// Starts the supervisor and makes the state folder, building the program first if need be.
+    /// Starts the supervisor and makes the state folder. Builds the program first if it is missing.
     ///
     /// # Errors
-    /// Where the program cannot be built or started, or the folder cannot be made.
+    /// If the program cannot be built or started, or the folder cannot be made.
     pub fn start() -> anyhow::Result<Self> {
         Self::start_program(&crate::programs::supervisor()?)
     }
 
-    /// Starts the supervisor from a program already built (in a test of this crate,
+    /// Starts the supervisor from a built program (in a test of this crate,
     /// `env!("CARGO_BIN_EXE_testbed-supervisor")`).
     ///
     /// # Errors
-    /// Where it cannot be started, or the folder cannot be made.
+    /// If it cannot be started, or the folder cannot be made.
     pub fn start_program(program: &Path) -> anyhow::Result<Self> {
         let mut process = std::process::Command::new(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Out of the terminal's foreground group: Ctrl-C ends us, and our end is what it waits for.
+            // Out of the terminal's foreground group: Ctrl-C ends us, and the supervisor waits for our end.
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
@@ -86,7 +86,7 @@ impl Supervisor {
         Ok(Self(Arc::new(Inner { folder, next: AtomicU64::new(0), input: Mutex::new(input), state })))
     }
 
-    /// The state folder, readable by us alone and removed at the end.
+    /// State folder, readable only by our user and removed at the end.
     pub fn folder(&self) -> &Path {
         &self.0.folder
     }
@@ -94,7 +94,7 @@ impl Supervisor {
     /// Starts a child. It lives until it exits, is killed, or the supervisor ends; dropping the handle does not end it.
     ///
     /// # Errors
-    /// Where the program or its log cannot be opened, or the supervisor is gone.
+    /// If the program or its log cannot be opened, or the supervisor is gone.
     pub async fn spawn(&self, command: Command) -> anyhow::Result<Child> {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (started, answer) = oneshot::channel();
@@ -137,7 +137,7 @@ impl State {
                 Err(error) => tracing::error!(line, "from testbed-supervisor: {error:#}"),
             }
         }
-        // Whoever still waits is told by the closed channels.
+        // Closed channels inform all waiting callers.
         lock(&self.children).take();
     }
 
@@ -167,7 +167,7 @@ impl State {
     }
 }
 
-/// A process kept by the supervisor. Clones are handles on the same process.
+/// Process kept by the supervisor. Clones are handles on the same process.
 #[derive(Clone)]
 pub struct Child {
     supervisor: Supervisor,
@@ -177,7 +177,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Its process id, also that of its process group.
+    /// Id of the process, and of its process group.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -206,14 +206,14 @@ impl Child {
         }
     }
 
-    /// How it ended, if it has.
+    /// Returns how it ended, if it has.
     pub fn status(&self) -> Option<ExitStatus> {
         let status = *self.status.borrow();
         status.or_else(|| self.status.has_changed().err().map(|_| ExitStatus::UNKNOWN))
     }
 
     fn signal(&self, signal: Signal) {
-        // Where the supervisor is gone, so is the child, and waiting for its end returns at once.
+        // Without the supervisor there is no child, and the wait for its end returns at once.
         let _ = self.supervisor.0.send(&Request::Signal { id: self.id, signal: signal as i32 });
     }
 }
@@ -222,7 +222,7 @@ fn parse(line: &str) -> anyhow::Result<Event> {
     Ok(serde_json::from_str(line)?)
 }
 
-/// A panic elsewhere leaves these maps as good as they were.
+/// Locks a map. A panic of another holder leaves these maps valid.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The supervisor's own process: it is the parent of every child, and ends them when its standard input closes.
+//! Process of the supervisor: it is the parent of every child, and ends them when its standard input closes.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -19,16 +19,16 @@ use tokio::time::{Instant, timeout_at};
 
 use super::wire::{Command, Event, ExitStatus, Request};
 
-/// How long a child may take to end by itself when all end, and how long all of them together.
+/// Time for one child to end by itself at the end, and for all of them together.
 const GRACE_EACH: Duration = Duration::from_secs(1);
 const GRACE_ALL: Duration = Duration::from_secs(5);
 
 /// Runs until standard input closes (or SIGTERM, SIGINT or SIGHUP), then ends every child and removes the state folder.
 ///
 /// # Errors
-/// Where the state folder cannot be made or removed.
+/// If the state folder cannot be made or removed.
 pub fn run() -> anyhow::Result<()> {
-    // The children's files are ours alone: a mode of 0700.
+    // Only our user may read the children's files: mode 0700.
     let folder = tempfile::Builder::new()
         .prefix("mcp-entra-testbed-")
         .tempdir()
@@ -61,7 +61,7 @@ async fn serve(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Standard input has no cancellable asynchronous read, so a thread of its own waits on it.
+/// Reads standard input on its own thread, since it has no cancellable asynchronous read.
 fn read_requests() -> mpsc::Receiver<Request> {
     let (sender, receiver) = mpsc::channel(64);
     std::thread::spawn(move || {
@@ -79,7 +79,7 @@ fn read_requests() -> mpsc::Receiver<Request> {
     receiver
 }
 
-/// Nobody may be listening any more; the end of standard input tells so soon enough.
+/// Sends an event. An error is ignored: if the other end is gone, standard input closes soon.
 fn report(event: &Event) {
     if let Ok(line) = serde_json::to_string(event) {
         let mut output = std::io::stdout().lock();
@@ -89,7 +89,7 @@ fn report(event: &Event) {
 
 #[derive(Default)]
 struct Children {
-    /// By id, which grows: in the order they were started.
+    /// Children by id. Ids grow, so this is the order of their starts.
     signals: BTreeMap<u64, mpsc::UnboundedSender<Signal>>,
     running: JoinSet<(u64, ExitStatus)>,
 }
@@ -119,7 +119,7 @@ impl Children {
         report(&Event::Exited { id, status });
     }
 
-    /// The last started first, since it depends on those before it.
+    /// Ends the children in reverse order, since later ones depend on earlier ones.
     async fn end_all(&mut self) {
         let deadline = Instant::now() + GRACE_ALL;
         while let Some((id, child)) = self.signals.pop_last() {
@@ -158,7 +158,8 @@ fn start(command: &Command) -> anyhow::Result<Child> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        // Ctrl-C on a terminal reaches the whole foreground group: the order in which children end is ours to choose.
+        // Ctrl-C on a terminal reaches the whole foreground group. The supervisor must decide the order in which
+        // children end.
         .process_group(0)
         .spawn()
         .with_context(|| format!("start {}", command.program.display()))
@@ -168,7 +169,7 @@ fn open_log(path: &Path) -> anyhow::Result<File> {
     OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("open the log {}", path.display()))
 }
 
-/// Owns one child: whoever signals it goes through here, so that no signal meets a process id already used again.
+/// Owns one child. All signals to it pass through here, so that none reaches a reused process id.
 async fn attend(id: u64, mut child: Child, mut signals: mpsc::UnboundedReceiver<Signal>) -> (u64, ExitStatus) {
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let status = loop {
@@ -177,7 +178,7 @@ async fn attend(id: u64, mut child: Child, mut signals: mpsc::UnboundedReceiver<
             Some(signal) = signals.recv() => send(group, signal),
         }
     };
-    // What it left in its group ends with it, as in a container.
+    // Remaining processes of its group end with it, as in a container.
     send(group, Signal::SIGKILL);
     let status =
         status.map_or(ExitStatus::UNKNOWN, |status| ExitStatus { code: status.code(), signal: status.signal() });
@@ -190,7 +191,7 @@ fn send(group: Option<Pid>, signal: Signal) {
     }
 }
 
-/// A file may appear while the folder is being emptied, by a process that escaped its group.
+/// Removes the folder. A process that escaped its group may create a file meanwhile.
 fn remove(folder: tempfile::TempDir) -> anyhow::Result<()> {
     let path = folder.keep();
     for _ in 0..10 {

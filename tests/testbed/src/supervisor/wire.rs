@@ -1,23 +1,23 @@
-//! What a test process and its supervisor say to each other: JSON, a line each.
+//! Messages between a test process and its supervisor: JSON, one per line.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// From the test process, on the supervisor's standard input.
+/// Message of the test process, on the supervisor's standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Start a child; answered by `Spawned` or `Refused` with the same id.
+    /// Starts a child; answered by `Spawned` or `Refused` with the same id.
     Spawn { id: u64, command: Command },
-    /// Send a signal to the child's process group; nothing happens when it has ended.
+    /// Sends a signal to the child's process group. It has no effect after the child's end.
     Signal { id: u64, signal: i32 },
 }
 
-/// From the supervisor, on its standard output.
+/// Message of the supervisor, on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Event {
-    /// The first line: the state folder exists.
+    /// First line: the state folder exists.
     Started {
         folder: PathBuf,
     },
@@ -35,7 +35,7 @@ pub(super) enum Event {
     },
 }
 
-/// A program to run: in a process group of its own, its standard input empty, its output appended to a log file.
+/// Program to run, in its own process group. Its standard input is empty, and its output is appended to a log file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Command {
     pub(super) program: PathBuf,
@@ -47,7 +47,8 @@ pub struct Command {
 }
 
 impl Command {
-    /// A program with no arguments and an empty environment, whose output and errors are appended to the file `log`.
+    /// Returns a program with no arguments and an empty environment, whose output and errors are appended to the file
+    /// `log`.
     pub fn new(program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -80,39 +81,39 @@ impl Command {
         self
     }
 
-    /// Lets it see the environment of the test process, below what [`Command::env`] sets.
+    /// Passes the environment of the test process to it. Variables of [`Command::env`] take precedence.
     #[must_use]
     pub fn inherit_environment(mut self) -> Self {
         self.inherit_environment = true;
         self
     }
 
-    /// The folder it starts in; the test process's without this.
+    /// Sets the folder it starts in. The default is the test process's.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// The file that its output is appended to.
+    /// Path of the file that its output is appended to.
     pub fn log(&self) -> &std::path::Path {
         &self.log
     }
 }
 
-/// How a child ended. Neither is set where the supervisor itself is gone, and nobody can tell.
+/// End of a child. Both fields are `None` if the supervisor itself is gone, so that the end is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitStatus {
-    /// The exit code, if it exited by itself.
+    /// Exit code, if it exited by itself.
     pub code: Option<i32>,
-    /// The number of the signal that ended it.
+    /// Number of the signal that ended it.
     pub signal: Option<i32>,
 }
 
 impl ExitStatus {
     pub(super) const UNKNOWN: Self = Self { code: None, signal: None };
 
-    /// Whether it exited by itself with code 0.
+    /// Returns whether it exited by itself with code 0.
     pub fn success(self) -> bool {
         self.code == Some(0)
     }

@@ -1,4 +1,4 @@
-//! The kinds of Gateway API, as far as the edge reads them; the API server has filled in the defaults.
+//! Kinds of Gateway API, with the fields that the edge reads. The API server has set the defaults.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
@@ -152,16 +152,16 @@ pub(crate) struct Timeouts {
     pub(crate) request: Option<String>,
 }
 
-/// The group of the kinds above.
+/// Group of these kinds.
 pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
 
 impl ObjectRef {
-    /// Whether it means that kind; `default` is meant where the reference says nothing.
+    /// Returns whether the reference is to this kind. `default` is the kind of a reference without one.
     pub(crate) fn is(&self, group: &str, kind: &str, default: (&str, &str)) -> bool {
         self.group.as_deref().unwrap_or(default.0) == group && self.kind.as_deref().unwrap_or(default.1) == kind
     }
 
-    /// The namespace meant by an object of namespace `own`.
+    /// Returns the namespace of the reference, for an object of namespace `own`.
     pub(crate) fn namespace<'a>(&'a self, own: &'a str) -> &'a str {
         self.namespace.as_deref().unwrap_or(own)
     }

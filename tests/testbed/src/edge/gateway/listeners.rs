@@ -1,4 +1,4 @@
-//! Which listeners there are: those of our Gateways, and of the ListenerSets that these allow; and what is wrong with each.
+//! Listeners of our Gateways and of the ListenerSets that they allow, and the problems of each.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use crate::controller::Problem;
 use crate::edge::certificates;
 use crate::edge::table::Host;
 
-/// A Gateway or ListenerSet of ours.
+/// Gateway or ListenerSet of our class.
 #[derive(Clone)]
 pub(super) enum Owner {
     Gateway(Arc<Gateway>),
     ListenerSet(Arc<ListenerSet>),
 }
 
-/// A Gateway or ListenerSet with its listeners.
+/// Gateway or ListenerSet with its listeners.
 pub(super) struct Parent {
     pub(super) owner: Owner,
-    /// Why a ListenerSet does not count; it has no listeners then.
+    /// Reason why a ListenerSet is refused. It then has no listeners.
     pub(super) refused: Option<Problem>,
     pub(super) listeners: Vec<Listener>,
 }
 
-/// One listener, as far as it can be served.
+/// Listener, with its problems.
 pub(super) struct Listener {
     pub(super) spec: ListenerSpec,
     pub(super) accepted: Result<(), Problem>,
@@ -65,12 +65,12 @@ impl Listener {
         Host::of_gateway(self.spec.hostname.as_deref())
     }
 
-    /// What keeps it from being served, if anything does.
+    /// Returns the problem that prevents serving, if any.
     pub(super) fn problem(&self) -> Option<&Problem> {
         self.accepted.as_ref().err().or(self.conflict.as_ref()).or(self.certificate.as_ref().err())
     }
 
-    /// Whether its `allowedRoutes` let in HTTPRoutes of that namespace.
+    /// Returns whether `allowedRoutes` accepts HTTPRoutes of this namespace.
     pub(super) fn allows(&self, own: &str, namespace: &str, objects: &Objects) -> bool {
         let allowed = self.spec.allowed_routes.clone().unwrap_or_default();
         let http_route =
@@ -80,7 +80,7 @@ impl Listener {
     }
 }
 
-/// Every Gateway of our classes, and every ListenerSet that names one of them, the first having precedence.
+/// Returns every Gateway of our classes, and every ListenerSet that names one of them, in order of precedence.
 pub(super) fn parents(objects: &Objects) -> Vec<Parent> {
     let classes: HashSet<String> = objects
         .classes
@@ -125,7 +125,7 @@ fn with_sets(gateway: &Arc<Gateway>, sets: &[Arc<ListenerSet>], objects: &Object
     found
 }
 
-/// Whether something in `namespace` may attach to what is in `own`.
+/// Returns whether an object in `namespace` may attach to an object in `own`.
 fn are_allowed(allowed: Option<&Namespaces>, default: &str, own: &str, namespace: &str, objects: &Objects) -> bool {
     let from = allowed.and_then(|allowed| allowed.from.as_deref()).unwrap_or(default);
     match from {
@@ -160,7 +160,7 @@ fn checked(
         let conflict = (!is_first).then(|| {
             ("HostnameConflict", "another listener of this Gateway has the same port and hostname".to_owned())
         });
-        // What is not TLS needs no certificate.
+        // A listener without TLS needs no certificate.
         let certificate = certificate(namespace, spec, objects);
         found.push(Listener { spec: spec.clone(), accepted, conflict, certificate });
     }

@@ -1,5 +1,5 @@
-//! Gateway API's half of the edge: which of the cluster's HTTPRoutes it serves, with which certificates, and what it
-//! says of that in their status. Deciding is pure; the edge watches and writes.
+//! Gateway API part of the edge: decides the HTTPRoutes and certificates to serve, and their status. The decisions are
+//! pure functions; the edge watches and writes.
 
 pub(super) mod kinds;
 mod listeners;
@@ -23,7 +23,7 @@ use kinds::{Gateway, GatewayClass, HTTPRoute, ListenerSet};
 use listeners::{Owner, Parent, parents};
 use routes::{Attachment, attachments};
 
-/// What the cluster has. Without the definitions of Gateway API there are no objects of its kinds.
+/// Objects of the cluster. Without the definitions of Gateway API, there are no objects of its kinds.
 #[derive(Default)]
 pub(super) struct Objects {
     pub(super) classes: Vec<Arc<GatewayClass>>,
@@ -37,7 +37,7 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Whether one of Gateway API's own objects has that uid.
+    /// Returns whether an object of Gateway API has this uid.
     pub(super) fn have(&self, uid: &str) -> bool {
         fn has<K: ResourceExt>(objects: &[Arc<K>], uid: &str) -> bool {
             objects.iter().any(|object| object.uid().as_deref() == Some(uid))
@@ -46,7 +46,7 @@ impl Objects {
     }
 }
 
-/// What follows from them.
+/// Decisions from these objects.
 pub(super) struct Decision<'a> {
     objects: &'a Objects,
     parents: Vec<Parent>,
@@ -64,7 +64,7 @@ impl<'a> Decision<'a> {
         routes::rules(&self.attachments, &self.parents, self.objects)
     }
 
-    /// By hostname as the listeners have it, `*` where a listener has none.
+    /// Returns the certificates by hostname of their listener, `*` if it has none.
     pub(super) fn certificates(&self) -> impl Iterator<Item = (String, Result<Arc<CertifiedKey>, String>)> {
         let listeners = self.parents.iter().flat_map(|parent| &parent.listeners);
         let ours = listeners.filter(|listener| listener.accepted.is_ok() && listener.conflict.is_none());
@@ -74,7 +74,7 @@ impl<'a> Decision<'a> {
         })
     }
 
-    /// Writes what is not yet so.
+    /// Writes the statuses that differ.
     pub(super) async fn write(&self, statuses: &mut Statuses) {
         for class in self.objects.classes.iter().filter(|class| class.spec.controller_name == CONTROLLER) {
             statuses.put(&**class, class.status.as_ref(), status::of_class(class)).await;
@@ -96,7 +96,7 @@ impl<'a> Decision<'a> {
     }
 }
 
-/// Creates the class that the edge offers.
+/// Creates the class of the edge.
 pub(super) async fn create_class(client: &Client) -> kube::Result<()> {
     let classes: Api<GatewayClass> = Api::all(client.clone());
     classes.patch(CLASS, &PatchParams::apply(CONTROLLER), &Patch::Apply(status::class())).await.map(drop)

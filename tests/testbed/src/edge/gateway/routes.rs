@@ -1,4 +1,4 @@
-//! Which HTTPRoutes attach where, and the rules that follow: a pure function of what the cluster has.
+//! Attachments of HTTPRoutes, and the resulting rules: a pure function of the cluster's objects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::controller::Problem;
 use crate::edge::ingresses::{port_name, targets};
 use crate::edge::table::{Backend, Host, Path, Rule};
 
-/// A route at one of its parents.
+/// Route at one of its parents.
 pub(super) struct Attachment {
     pub(super) route: Arc<HTTPRoute>,
     pub(super) parent_ref: ParentRef,
     pub(super) accepted: Result<(), Problem>,
     pub(super) resolved: Result<(), Problem>,
-    /// Indices of the parent, and of those of its listeners that it attaches to.
+    /// Indices of the parent, and of its listeners that the route attaches to.
     pub(super) parent: usize,
     pub(super) listeners: Vec<usize>,
 }
 
-/// Every attachment to one of `parents`, whether accepted or not; the older route first.
+/// Returns every attachment to one of `parents`, accepted or not, with older routes first.
 pub(super) fn attachments(parents: &[Parent], objects: &Objects) -> Vec<Attachment> {
     let mut routes = objects.routes.clone();
     routes.sort_by_key(|route| (route.creation_timestamp(), route.namespace(), route.name_any()));
@@ -61,7 +61,7 @@ fn is_named(parent: &Parent, reference: &ParentRef, own: &str) -> bool {
         && object.namespace(own) == owner.namespace()
 }
 
-/// The listeners that take the route, or why none does.
+/// Returns the listeners that accept the route, or the reason why none does.
 fn attach(
     route: &HTTPRoute,
     own: &str,
@@ -125,7 +125,7 @@ fn resolved(route: &HTTPRoute, own: &str, objects: &Objects) -> Result<(), Probl
     references.try_for_each(|reference| service(reference, own, objects).map(drop))
 }
 
-/// The Service behind a reference, which is one of the route's own namespace.
+/// Returns the Service of a reference, which must be in the route's namespace.
 fn service(reference: &BackendRef, own: &str, objects: &Objects) -> Result<IngressServiceBackend, Problem> {
     let object = &reference.object;
     if !object.is("", "Service", ("", "Service")) {
@@ -152,7 +152,7 @@ fn service(reference: &BackendRef, own: &str, objects: &Objects) -> Result<Ingre
     }
 }
 
-/// The rules of what is accepted, at listeners that are served.
+/// Returns the rules of accepted routes at working listeners.
 pub(super) fn rules(attachments: &[Attachment], parents: &[Parent], objects: &Objects) -> Vec<Rule> {
     let mut found = Vec::new();
     for attachment in attachments {
@@ -183,7 +183,7 @@ fn rules_of(route: &HTTPRoute, host: &Host, objects: &Objects) -> Vec<Rule> {
     found
 }
 
-/// Where a rule leads: to the ready endpoints of all its Services that have a weight.
+/// Returns the target of a rule: the ready endpoints of all its Services with a weight.
 fn backend(route: &HTTPRoute, rule: &RouteRule, own: &str, objects: &Objects) -> Backend {
     let weighed = rule.backend_refs.iter().filter(|reference| reference.weight != Some(0));
     let services: Vec<_> = weighed.filter_map(|reference| service(reference, own, objects).ok()).collect();
@@ -202,7 +202,7 @@ fn backend(route: &HTTPRoute, rule: &RouteRule, own: &str, objects: &Objects) ->
     }
 }
 
-/// A duration of Gateway API, such as `1h30m` or `500ms`; none where it is zero, which means no limit.
+/// Parses a duration of Gateway API, such as `1h30m` or `500ms`. Zero means no limit and results in `None`.
 fn duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! What the edge says in the status of each object, in Gateway API's words.
+//! Statuses that the edge writes, in the terms of Gateway API.
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -9,13 +9,13 @@ use super::routes::Attachment;
 use super::{CLASS, CONTROLLER};
 use crate::controller::{Verdict, conditions};
 
-/// Of a class of ours.
+/// Status of a class of the edge.
 pub(super) fn of_class(class: &GatewayClass) -> Value {
     let verdict = Verdict::new("Accepted", None);
     json!({ "conditions": conditions(class.metadata.generation, class.status.as_ref(), &[verdict]) })
 }
 
-/// Of the Gateway or ListenerSet, `at` being its index among the parents.
+/// Status of the Gateway or ListenerSet. `at` is its index among the parents.
 pub(super) fn of_parent(at: usize, parents: &[Parent], attachments: &[Attachment]) -> Option<Value> {
     let parent = parents.get(at)?;
     let (generation, before) = match &parent.owner {
@@ -93,8 +93,8 @@ fn of_listener(listener: &Listener, generation: Option<i64>, before: Option<&Val
     })
 }
 
-/// Of a route, whose attachments these are; what other controllers have said stays. Of a route that is none of ours
-/// there is nothing to say.
+/// Status of a route with these attachments. Entries of other controllers stay. Returns `None` for a route without
+/// attachments to our parents.
 pub(super) fn of_route(route: &HTTPRoute, attachments: &[&Attachment]) -> Option<Value> {
     let known = route.status.as_ref().and_then(|status| status.get("parents")).and_then(Value::as_array);
     let (ours, theirs): (Vec<&Value>, Vec<&Value>) =
@@ -122,7 +122,7 @@ pub(super) fn of_route(route: &HTTPRoute, attachments: &[&Attachment]) -> Option
     Some(json!({ "parents": parents }))
 }
 
-/// The class that the edge offers.
+/// Returns the class of the edge.
 pub(super) fn class() -> Value {
     json!({
         "apiVersion": format!("{GROUP}/v1"),

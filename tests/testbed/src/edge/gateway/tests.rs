@@ -1,4 +1,4 @@
-//! The decisions, without a cluster.
+//! Tests of the decisions, without a cluster.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn object<K: DeserializeOwned>(kind: &str, namespace: &str, name: &str, spec: Va
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
-/// A listener for `*.example.com` with the certificate in the Secret `cert`.
+/// Returns a listener for `*.example.com` with the certificate in the Secret `cert`.
 fn listener(allowed: Value) -> Value {
     json!({
         "name": "https", "port": 443, "protocol": "HTTPS", "hostname": "*.example.com",
@@ -36,7 +36,7 @@ fn secret(namespace: &str) -> Arc<Secret> {
     Arc::new(secret)
 }
 
-/// A Gateway `infra/shared` that all may attach to, and a Service `apps/web`.
+/// Returns a Gateway `infra/shared` that every namespace may attach to, and a Service `apps/web`.
 fn objects() -> Objects {
     let gateway = json!({
         "gatewayClassName": "ours",
@@ -81,7 +81,7 @@ fn shared() -> Value {
     json!({ "name": "shared", "namespace": "infra" })
 }
 
-/// The reasons of Accepted and ResolvedRefs of the one route, if it is one of ours.
+/// Returns the reasons of Accepted and ResolvedRefs of the only route, if it is ours.
 fn verdict(objects: &Objects) -> Option<(String, String)> {
     let decision = Decision::new(objects);
     let attachment = decision.attachments.first()?;
@@ -133,7 +133,7 @@ fn a_route_that_does_not_fit_its_gateway_is_told_why_and_not_served() {
     let objects = with(|objects| objects.routes = vec![route("apps", "a.example.org", shared())]);
     assert_eq!(verdict(&objects), reasons("NoMatchingListenerHostname", "ResolvedRefs"));
 
-    // Another's Gateway, and one that is not there, are not for us to speak of.
+    // The edge writes no status for another controller's Gateway, nor for one that does not exist.
     let foreign = with(|objects| {
         objects.classes = vec![object("GatewayClass", "", "ours", json!({ "controllerName": "example.com/other" }))];
     });
