@@ -29,7 +29,7 @@ use crate::{
     state::{Challenge, Code, Shared, TenantState},
 };
 
-/// How long a code waits to be redeemed, in seconds.
+/// Lifetime of an unused code, in seconds.
 const CODE_LIFETIME: i64 = 600;
 
 /// The caller's own id for its request, to be repeated in the answer.
@@ -120,7 +120,7 @@ fn loopback(url: &Url) -> Option<String> {
     })
 }
 
-/// Who signs in, and what for.
+/// User who signs in, and the request.
 struct SignedIn<'a> {
     user: &'a User,
     /// At the page just now; otherwise it is the browser's session.
@@ -192,7 +192,7 @@ impl Asked<'_> {
         self.form.get("prompt") == Some("none")
     }
 
-    /// Whether the request lets this user of the browser's session through without choosing.
+    /// Returns whether the request accepts this user of the browser's session without a choice.
     fn may_be(&self, user: &User) -> bool {
         let hinted =
             self.form.get("login_hint").is_none_or(|hint| hint.eq_ignore_ascii_case(&user.user_principal_name));

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::{graph::GraphError, keys::random_token, tls::HangUp};
 
-/// How many requests a batch has at most.
+/// Maximum number of requests in a batch.
 const LIMIT: usize = 20;
 
 /// The body of a batch.

@@ -1,4 +1,4 @@
-//! What goes into a token: pure functions of the tenant, the client, the resource and the subject.
+//! Claims of tokens: pure functions of the tenant, the client, the resource and the subject.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -10,17 +10,17 @@ use crate::{
     resource::{Requested, Resource},
 };
 
-/// How long ID tokens are valid, and access tokens unless the client has a lifetime of its own, in seconds.
+/// Lifetime of ID tokens in seconds, and default lifetime of access tokens.
 const LIFETIME: i64 = 3599;
 /// A JWT lists no more groups than this; beyond it the claim is replaced by a reference to Graph.
 const GROUP_LIMIT: usize = 200;
 
-/// What every token is made from.
+/// Common input of all tokens.
 pub(crate) struct Issuance<'a> {
     pub(crate) authority: &'a str,
     pub(crate) tenant: &'a Tenant,
     pub(crate) client: &'a App,
-    /// Whether the client proved who it is by an assertion (it cannot by a secret).
+    /// True if the client authenticated with an assertion. The emulator accepts no secrets.
     pub(crate) authenticated: bool,
     /// Seconds since 1970.
     pub(crate) now: i64,
@@ -32,11 +32,11 @@ pub(crate) struct Issuance<'a> {
 pub(crate) struct ClaimsRequest {
     /// `xms_cc`: what the client can do, e.g. `cp1`.
     capabilities: Vec<String>,
-    /// What the user is to do; signing in here is doing it.
+    /// Actions that the user must take. A sign-in of the emulator takes them.
     pub(crate) session: Session,
 }
 
-/// What a user did when signing in: it holds for every token that comes of it.
+/// Actions of a user at the sign-in. They apply to every token that results from it.
 #[derive(Clone, Default)]
 pub(crate) struct Session {
     /// `acrs`: authentication contexts.
@@ -49,7 +49,7 @@ pub(crate) struct Session {
 const AIO_SEPARATOR: char = '~';
 
 impl Session {
-    /// That of a user token, as far as the token tells.
+    /// Returns the session of a user token, as far as the token shows it.
     pub(crate) fn of(token: &Unverified) -> Self {
         let contexts = token.claims.get("acrs").and_then(Value::as_array);
         let contexts = contexts.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned);
@@ -107,7 +107,7 @@ impl ClaimsRequest {
         Some(Self { capabilities: values("xms_cc"), session })
     }
 
-    /// What the authorization request asked for holds for the token request too.
+    /// Adds another request. Claims of the authorization request also apply to the token request.
     pub(crate) fn extend(&mut self, other: &Self) {
         add(&mut self.capabilities, &other.capabilities);
         self.session.extend(&other.session);
@@ -115,7 +115,7 @@ impl ClaimsRequest {
 }
 
 impl Issuance<'_> {
-    /// How long the client's access tokens are valid, in seconds.
+    /// Lifetime of the client's access tokens, in seconds.
     pub(crate) fn lifetime(&self) -> i64 {
         self.client.access_token_lifetime_seconds.map_or(LIFETIME, i64::from)
     }

@@ -1,4 +1,4 @@
-//! Who asks for a token: the form's parameters, the app registration they name, and the proof that it is the one.
+//! Client of a token request: the form's parameters, the app registration, and the proof of identity.
 
 use std::collections::HashMap;
 
@@ -52,7 +52,7 @@ pub(crate) struct Client<'t> {
     pub(crate) authenticated: bool,
 }
 
-/// Whether the request carries HTTP Basic credentials.
+/// Returns whether the request has HTTP Basic credentials.
 pub(crate) fn has_basic_credentials(headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let scheme = value.and_then(|value| value.split(' ').next());

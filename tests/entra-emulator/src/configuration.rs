@@ -1,4 +1,4 @@
-//! What the emulator holds: tenants, their applications, people and groups, as a YAML file or a test writes them.
+//! Content of the emulator: tenants with their applications, users and groups, from a YAML file or a test.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The audience that Entra's public cloud recommends for federated credentials.
 pub const TOKEN_EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
-/// How many federated credentials one application may have.
+/// Maximum number of federated credentials of an application.
 pub(crate) const FEDERATED_CREDENTIAL_LIMIT: usize = 20;
 
 /// Everything an emulator starts with; more can be added while it runs, by [`crate::Control`].
@@ -41,7 +41,7 @@ impl Configuration {
     /// Reads a YAML file.
     ///
     /// # Errors
-    /// When the file cannot be read, or says what no field means; the message names both.
+    /// If the file cannot be read, or says what no field means; the message names both.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
@@ -103,8 +103,8 @@ impl Tenant {
         found
     }
 
-    /// Whether the app lets this user in: without a need for an assignment, or with one of the user's own or of a group
-    /// of which the user is a direct member.
+    /// Returns whether the app accepts this user: it requires no assignment, or the user has one directly or through a
+    /// group.
     pub(crate) fn admits(&self, app: &App, user: &User) -> bool {
         let is_member = |id| self.groups.iter().any(|group| group.id == id && group.members.contains(&user.oid));
         let assigned =
@@ -177,10 +177,10 @@ pub struct App {
     /// Which of a user's groups its tokens list.
     #[serde(default)]
     pub group_membership_claims: GroupMembershipClaims,
-    /// Whether the application is a public client: it has no credential and must not present one.
+    /// True if the application is a public client. It has no credential and must not present one.
     #[serde(default)]
     pub public_client: bool,
-    /// Where codes may be sent. `http://localhost` and `http://127.0.0.1` match on any port.
+    /// Redirect URIs. `http://localhost` and `http://127.0.0.1` match on any port.
     #[serde(default)]
     pub redirect_uris: Vec<String>,
     /// Workload identities that may act as this application.
@@ -192,20 +192,20 @@ pub struct App {
     /// Graph application permissions with an administrator's consent, e.g. `User.Read.All`.
     #[serde(default)]
     pub granted_graph_roles: Vec<String>,
-    /// What makes this application a client that a user consented to.
+    /// Settings of this application as a client that users consent to.
     #[serde(default)]
     pub consent: Consent,
-    /// Who has which role of this application.
+    /// Role assignments of this application.
     #[serde(default)]
     pub role_assignments: Vec<RoleAssignment>,
-    /// Whether only users with a role assignment, of their own or of a group, may sign in to this application and get
-    /// tokens for it (`appRoleAssignmentRequired`).
+    /// True if only users with a role assignment, directly or through a group, may sign in to this application and get
+    /// tokens for it. In Entra: `appRoleAssignmentRequired`.
     #[serde(default)]
     pub assignment_required: bool,
-    /// What stands between its users and Graph, besides consent.
+    /// Requirements on its users for access to Graph, besides consent.
     #[serde(default)]
     pub conditional_access: ConditionalAccess,
-    /// How long the access tokens that it gets are valid; an hour if absent.
+    /// Lifetime of its access tokens. Defaults to one hour.
     #[serde(default)]
     pub access_token_lifetime_seconds: Option<u32>,
 }
@@ -246,9 +246,9 @@ impl From<TokenVersion> for u8 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppRole {
-    /// What stands in the `roles` claim.
+    /// Value in the `roles` claim.
     pub value: String,
-    /// Who may have it; users (and groups) if absent.
+    /// Kinds of members that may have the role. Defaults to users and groups.
     #[serde(default = "users_only")]
     pub allowed_member_types: Vec<MemberType>,
 }
@@ -257,7 +257,7 @@ fn users_only() -> Vec<MemberType> {
     vec![MemberType::User]
 }
 
-/// Who may have an app role.
+/// Kind of members that may have an app role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberType {
     /// Users and groups.
@@ -315,7 +315,7 @@ fn token_exchange_audience() -> String {
     TOKEN_EXCHANGE_AUDIENCE.to_owned()
 }
 
-/// What makes an application a client that a user consented to, besides an administrator's consent.
+/// Consent settings of an application, besides an administrator's consent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consent {
@@ -364,11 +364,11 @@ pub struct User {
     pub user_principal_name: String,
     /// The full name.
     pub display_name: String,
-    /// Whether the account may sign in.
+    /// True if the account may sign in.
     pub account_enabled: bool,
-    /// Whether the user may consent for all users of the tenant.
+    /// True if the user may consent for all users of the tenant.
     pub administrator: bool,
-    /// Of a guest: the tenant that the account belongs to.
+    /// Home tenant of a guest.
     pub home_tenant: Option<Uuid>,
     /// Graph's `mail`.
     pub mail: Option<String>,
@@ -423,12 +423,12 @@ pub struct Message {
     /// The sender's name.
     #[serde(default)]
     pub from_name: String,
-    /// When it came, as RFC 3339 in UTC, e.g. `2026-03-01T09:30:00Z`.
+    /// Time of arrival, RFC 3339 in UTC, such as `2026-03-01T09:30:00Z`.
     pub received_date_time: String,
     /// The beginning of the text.
     #[serde(default)]
     pub body_preview: String,
-    /// Whether it was read.
+    /// True if the message was read.
     #[serde(default)]
     pub is_read: bool,
 }
@@ -445,7 +445,7 @@ pub struct Group {
     /// Object ids of users and of other groups.
     #[serde(default)]
     pub members: Vec<Uuid>,
-    /// Whether Graph shows who is in it to callers with `Member.Read.Hidden` alone (`visibility: HiddenMembership`).
+    /// True if Graph shows the members only to callers with `Member.Read.Hidden` (`visibility: HiddenMembership`).
     #[serde(default)]
     pub hidden_membership: bool,
 }

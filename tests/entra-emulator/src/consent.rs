@@ -98,7 +98,7 @@ impl Consented<'_> {
         all
     }
 
-    /// Whether a consent is missing. OpenID Connect's own scopes come with any other consent, as at Entra.
+    /// Returns whether a consent is missing. As in Entra, any other consent includes the scopes of OpenID Connect.
     pub(crate) fn lacks(&self, asked: &[Requested<'_>]) -> bool {
         let any = !self.client.granted_graph_scopes.is_empty() || self.shared.lock().consents.any(self.party());
         asked.iter().any(|requested| self.lacks_scope(requested) || (!any && !requested.openid.is_empty()))

@@ -1,5 +1,5 @@
-//! What a test does to a running emulator that nobody can do to Entra: add tenants, read the log, inject faults,
-//! forge tokens.
+//! Control of a running emulator, beyond the possibilities of Entra: adds tenants, reads the log, injects faults and
+//! forges tokens.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Control {
     /// Adds a tenant.
     ///
     /// # Errors
-    /// When its id is taken or its parts contradict each other.
+    /// If its id is taken or its parts contradict each other.
     pub fn add_tenant(&self, tenant: Tenant) -> anyhow::Result<()> {
         self.shared.add_tenant(tenant)
     }
@@ -38,7 +38,7 @@ impl Control {
     /// what it leaves contradicts itself.
     ///
     /// # Errors
-    /// When there is no such tenant, and what `change` returns.
+    /// If there is no such tenant, and what `change` returns.
     pub fn change_tenant<T>(
         &self,
         tenant: Uuid,
@@ -55,7 +55,7 @@ impl Control {
     /// Trusts the authorities in a PEM bundle when federated issuers are asked for their keys.
     ///
     /// # Errors
-    /// When it is not a bundle of certificates.
+    /// If it is not a bundle of certificates.
     pub fn trust_ca_pem(&self, pem: &str) -> anyhow::Result<()> {
         self.shared.trust(pem)
     }
@@ -63,7 +63,7 @@ impl Control {
     /// Adds a federated credential, which holds from the next token request on.
     ///
     /// # Errors
-    /// As Graph: when the app has 20 already, the name is taken or not of 3 to 120 characters, or the pair of
+    /// Same as Graph: when the app has 20 already, the name is taken or not of 3 to 120 characters, or the pair of
     /// issuer and subject exists.
     pub fn add_federated_credential(
         &self,
@@ -98,7 +98,7 @@ impl Control {
     /// Removes a federated credential, from the next token request on.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// If there is none of that name.
     pub fn remove_federated_credential(&self, tenant: Uuid, client_id: Uuid, name: &str) -> anyhow::Result<()> {
         self.change_app(tenant, client_id, |app| {
             let before = app.federated_credentials.len();
@@ -115,7 +115,7 @@ impl Control {
     /// [`Self::propagate`].
     ///
     /// # Errors
-    /// When there is no such tenant.
+    /// If there is no such tenant.
     pub fn hold_propagation(&self, tenant: Uuid) -> anyhow::Result<()> {
         self.shared.hold_propagation(tenant, true)
     }
@@ -123,7 +123,7 @@ impl Control {
     /// Lets the changes since [`Self::hold_propagation`], and all later ones, have their effect.
     ///
     /// # Errors
-    /// When there is no such tenant.
+    /// If there is no such tenant.
     pub fn propagate(&self, tenant: Uuid) -> anyhow::Result<()> {
         self.shared.hold_propagation(tenant, false)
     }
@@ -163,7 +163,7 @@ impl Control {
     /// Answers some of the coming requests otherwise. Where faults overlap, the earlier one is used up first.
     ///
     /// # Errors
-    /// When 1000 faults wait already.
+    /// If 1000 faults wait already.
     pub fn inject(&self, fault: Fault) -> anyhow::Result<()> {
         self.shared.lock().add_fault(fault)
     }
@@ -177,7 +177,7 @@ impl Control {
     /// evaluation) and every session of a browser that the user has so far.
     ///
     /// # Errors
-    /// When there is no such tenant.
+    /// If there is no such tenant.
     pub fn revoke(&self, tenant: Uuid, user: Uuid) -> anyhow::Result<()> {
         self.shared.revoke(tenant, user)
     }
@@ -185,7 +185,7 @@ impl Control {
     /// Disables an account, or enables it again. A disabled user cannot sign in, and no refresh token works.
     ///
     /// # Errors
-    /// When there is no such tenant or user.
+    /// If there is no such tenant or user.
     pub fn set_account_enabled(&self, tenant: Uuid, user: Uuid, enabled: bool) -> anyhow::Result<()> {
         self.change_tenant(tenant, |directory| {
             let found = directory.users.iter_mut().find(|known| known.oid == user);
@@ -197,7 +197,7 @@ impl Control {
     /// Assigns a user, a group or an application to an app, from the next token on.
     ///
     /// # Errors
-    /// When there is no such tenant, app or role.
+    /// If there is no such tenant, app or role.
     pub fn assign(&self, tenant: Uuid, client_id: Uuid, assignment: RoleAssignment) -> anyhow::Result<()> {
         self.change_app(tenant, client_id, |app| {
             app.role_assignments.push(assignment);
@@ -208,7 +208,7 @@ impl Control {
     /// Removes all assignments of a user, a group or an application to an app, from the next token on.
     ///
     /// # Errors
-    /// When there is no such tenant or app, or no such assignment.
+    /// If there is no such tenant or app, or no such assignment.
     pub fn unassign(&self, tenant: Uuid, client_id: Uuid, principal: Uuid) -> anyhow::Result<()> {
         self.change_app(tenant, client_id, |app| {
             let before = app.role_assignments.len();
@@ -222,7 +222,7 @@ impl Control {
     /// is written as in an authorization request, of several resources perhaps.
     ///
     /// # Errors
-    /// When the tenant, the client, the user or a scope does not exist.
+    /// If the tenant, the client, the user or a scope does not exist.
     pub fn grant_consent(&self, tenant: Uuid, client: Uuid, user: Option<Uuid>, scope: &str) -> anyhow::Result<()> {
         let known = self.tenant(tenant)?;
         let app = known.directory.app(client).with_context(|| format!("no app {client}"))?;
@@ -239,7 +239,7 @@ impl Control {
     /// the configuration stay: see [`Self::change_tenant`].
     ///
     /// # Errors
-    /// When there is no such tenant.
+    /// If there is no such tenant.
     pub fn withdraw_consent(&self, tenant: Uuid, client: Uuid, user: Option<Uuid>) -> anyhow::Result<()> {
         self.tenant(tenant)?;
         self.shared.lock().consents.withdraw(Party { tenant, client, user });
@@ -249,7 +249,7 @@ impl Control {
     /// Signs the tenant's tokens with a new key from now on; the last ones stay published.
     ///
     /// # Errors
-    /// When there is no such tenant.
+    /// If there is no such tenant.
     pub fn roll_signing_key(&self, tenant: Uuid) -> anyhow::Result<()> {
         self.shared.roll_signing_key(tenant)
     }
@@ -257,7 +257,7 @@ impl Control {
     /// Publishes the key that signs now alone: tokens of earlier ones no longer verify.
     ///
     /// # Errors
-    /// When there is no such tenant.
+    /// If there is no such tenant.
     pub fn withdraw_old_signing_keys(&self, tenant: Uuid) -> anyhow::Result<()> {
         self.shared.withdraw_old_signing_keys(tenant)
     }
@@ -283,7 +283,7 @@ impl Control {
     /// `HS256` (the public key's PEM as the secret).
     ///
     /// # Errors
-    /// When there is no such tenant, or no such `alg`.
+    /// If there is no such tenant, or no such `alg`.
     pub fn sign(&self, tenant: Uuid, header_overrides: &Value, claims: &Value) -> anyhow::Result<String> {
         let tenant = self.tenant(tenant)?;
         let consumers = &self.shared.consumers_key;
@@ -307,7 +307,7 @@ impl Control {
     /// The claims of the access token that `client` would get for a user; to be changed in one place and signed.
     ///
     /// # Errors
-    /// When the tenant, the client, the user or the scope does not exist.
+    /// If the tenant, the client, the user or the scope does not exist.
     pub fn user_claims(&self, tenant: Uuid, client: Uuid, user: &str, scope: &str) -> anyhow::Result<Object> {
         let tenant = self.tenant(tenant)?;
         let directory = &tenant.directory;
@@ -321,7 +321,7 @@ impl Control {
     /// The claims of the access token that `client` would get as itself, for a scope such as `api://…/.default`.
     ///
     /// # Errors
-    /// When the tenant, the client or the resource does not exist.
+    /// If the tenant, the client or the resource does not exist.
     pub fn application_claims(&self, tenant: Uuid, client: Uuid, scope: &str) -> anyhow::Result<Object> {
         let tenant = self.tenant(tenant)?;
         let requested = self.requested(&tenant, scope)?;
@@ -331,7 +331,7 @@ impl Control {
     /// The claims of the ID token that `client` would get for a user.
     ///
     /// # Errors
-    /// When the tenant, the client or the user does not exist.
+    /// If the tenant, the client or the user does not exist.
     pub fn id_token_claims(&self, tenant: Uuid, client: Uuid, user: &str) -> anyhow::Result<Object> {
         let tenant = self.tenant(tenant)?;
         let found = tenant.directory.find_user(user).with_context(|| format!("no user {user}"))?;
@@ -341,7 +341,7 @@ impl Control {
     /// An access token for a user, without any sign-in.
     ///
     /// # Errors
-    /// As [`Self::user_claims`].
+    /// Same as [`Self::user_claims`].
     pub fn mint_user_access_token(
         &self,
         tenant: Uuid,

@@ -23,7 +23,7 @@
 //! | `POST /_control/faults`, `DELETE /_control/faults` | injects a fault; forgets all |
 //! | `POST /_control/clock` | `{advanceSeconds}` |
 //!
-//! What fails is answered with 400 and `{error}`.
+//! Errors are answered with 400 and `{error}`.
 
 use std::sync::Arc;
 

@@ -25,11 +25,11 @@ use crate::{
     state::Shared,
 };
 
-/// How long a code waits for its user, in seconds.
+/// Lifetime of a code without a user, in seconds.
 const LIFETIME: i64 = 900;
 /// Seconds between two polls; at Entra they are 5.
 const INTERVAL: u32 = 1;
-/// Of a user code: no vowels, so that no words come of it, and nothing that looks like something else.
+/// Alphabet of user codes. It has no vowels, so that no words result, and no similar characters.
 const ALPHABET: &[u8] = b"BCDFGHJKLMNPQRSTVWXZ";
 const USER_CODE_LENGTH: usize = 9;
 const USER_CODE_INPUT: &str = "otc";
@@ -47,7 +47,7 @@ pub(crate) struct DeviceCode {
     pub(crate) outcome: Outcome,
 }
 
-/// What became of a device code.
+/// State of a device code.
 #[derive(Clone, Copy)]
 pub(crate) enum Outcome {
     Pending,
@@ -149,7 +149,7 @@ fn enter(shared: &Shared, parameters: &[u8], headers: &HeaderMap) -> Response {
     }
 }
 
-/// Who signed in, if they did.
+/// User who signed in, if any.
 fn decide(shared: &Shared, user_code: &str, name: &str) -> Result<Option<Uuid>, Aadsts> {
     let (now, issue) = (shared.now(), shared.next_issue());
     let waiting = |code: &DeviceCode| {
@@ -171,7 +171,7 @@ fn decide(shared: &Shared, user_code: &str, name: &str) -> Result<Option<Uuid>, 
     Ok(user)
 }
 
-/// What the device gets for its code: the scope that it asked for, who signed in, and since when; once.
+/// Returns the result for the device's code, once: the requested scope, the user, and the time of the sign-in.
 pub(crate) fn redeem(
     shared: &Shared,
     tenant: Uuid,

@@ -1,6 +1,6 @@
-//! What goes wrong at the authority: each condition with its AADSTS code, HTTP status and text, in Entra's shape.
+//! Errors of the authority: each condition with its AADSTS code, HTTP status and text, in Entra's format.
 //!
-//! Where no real answer is known, the status and `error` are those of the nearest condition whose answer is.
+//! If no real answer is known, the status and `error` are those of the most similar condition with a known answer.
 
 use axum::{
     Json,
@@ -340,7 +340,7 @@ pub(crate) struct Failed {
     pub(crate) code: u32,
 }
 
-/// What identifies one answer of the authority.
+/// Identifiers of one answer of the authority.
 pub(crate) struct Trace {
     id: Uuid,
     correlation_id: String,

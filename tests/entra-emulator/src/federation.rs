@@ -16,7 +16,7 @@ use crate::{
 
 /// An external token may live this long, in seconds.
 const LIFETIME_LIMIT: i64 = 25 * 3600;
-/// How far an issuer's clock may be off, in seconds.
+/// Allowed clock skew of an issuer, in seconds.
 const SKEW: i64 = 300;
 /// Entra keeps this many of an issuer's keys.
 const KEY_LIMIT: usize = 100;
@@ -25,7 +25,7 @@ const DOCUMENT_LIMIT: usize = 1 << 20;
 /// Reads the parts of an external token that a credential is matched with.
 ///
 /// # Errors
-/// When the token is malformed, or does not have exactly one audience.
+/// If the token is malformed, or does not have exactly one audience.
 pub(crate) fn identity(assertion: &Unverified) -> Result<FederatedIdentity, Aadsts> {
     let claim = |name| assertion.claim(name).map(ToOwned::to_owned);
     let audience = match assertion.claims.get("aud") {
@@ -43,7 +43,7 @@ pub(crate) fn identity(assertion: &Unverified) -> Result<FederatedIdentity, Aads
     })
 }
 
-/// Whether `assertion`, which speaks for `identity`, may act at this moment as the app that has these credentials.
+/// Returns whether `assertion`, which speaks for `identity`, may now act as the app with these credentials.
 pub(crate) async fn check(
     credentials: &[FederatedCredential],
     assertion: &Unverified,

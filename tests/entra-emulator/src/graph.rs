@@ -115,7 +115,7 @@ impl IntoResponse for GraphError {
     }
 }
 
-/// Who calls Graph: the outcome of checking the token.
+/// Caller of Graph: the result of checking the token.
 pub(crate) struct Caller {
     tenant: Arc<TenantState>,
     subject: Subject,
@@ -192,7 +192,7 @@ fn challenge(shared: &Shared, parameters: &str) -> String {
     )
 }
 
-/// Whom the path is about.
+/// User that the path names.
 pub(crate) enum Target {
     /// `/me`
     Me,
@@ -211,7 +211,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// What a request needs, one of each list.
+/// Permissions that a request needs, one of each list.
 pub(crate) struct Permissions {
     /// Scopes of a user, for what is that user's own.
     pub(crate) own: &'static [&'static str],
@@ -243,12 +243,12 @@ impl Caller {
         if granted.iter().any(|one| needed.contains(&one.as_str())) { user } else { Err((permissions.denied)()) }
     }
 
-    /// Whether that is the signed-in user.
+    /// Returns whether it is the signed-in user.
     pub(crate) fn is(&self, user: &User) -> bool {
         matches!(self.subject, Subject::User { oid, .. } if oid == user.oid)
     }
 
-    /// Whether the caller has this permission.
+    /// Returns whether the caller has this permission.
     pub(crate) fn has(&self, permission: &str) -> bool {
         let (Subject::User { scopes: granted, .. } | Subject::Application { roles: granted }) = &self.subject;
         granted.iter().any(|one| one == permission)

@@ -132,7 +132,7 @@ impl Unverified {
         self.claims.get(name).and_then(Value::as_i64)
     }
 
-    /// Whether `alg` is RS256 and the signature over the token as it travels is this key's.
+    /// Returns whether `alg` is RS256 and the signature over the token is of this key.
     pub(crate) fn is_signed_by(&self, key: &DecodingKey) -> bool {
         text(&self.header, "alg") == Some("RS256")
             && verify(&self.signature, self.message.as_bytes(), key, Algorithm::RS256).unwrap_or(false)

@@ -105,7 +105,7 @@ impl EntraEmulator {
     /// runtime of its own. The authority listens on `listen`, Graph on the same address and a free port.
     ///
     /// # Errors
-    /// When an address is taken, a trusted authority cannot be read, or a tenant contradicts itself.
+    /// If an address is taken, a trusted authority cannot be read, or a tenant contradicts itself.
     pub async fn start(configuration: Configuration, listen: SocketAddr) -> anyhow::Result<Self> {
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
@@ -164,7 +164,7 @@ impl EntraEmulator {
         &self.shared.ca_pem
     }
 
-    /// What tests do to the emulator.
+    /// Control of the emulator by tests.
     pub fn control(&self) -> Control {
         Control { shared: Arc::clone(&self.shared) }
     }

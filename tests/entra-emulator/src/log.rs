@@ -1,11 +1,11 @@
-//! What was asked of the emulator, and the faults that it is told to answer with.
+//! Log of requests to the emulator, and the faults that tests inject.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// How many requests, sent messages and created events are remembered, of each.
+/// Maximum number of stored requests, sent messages and created events, of each.
 const CAPACITY: usize = 4096;
 
 /// Which of the two hosts was asked.
@@ -43,7 +43,7 @@ pub struct LoggedRequest {
     pub user: Option<Uuid>,
     /// The client assertion as it was presented, once it could be read.
     pub federated: Option<FederatedIdentity>,
-    /// Whether a `client_secret`, or HTTP Basic credentials, came with the request.
+    /// True if the request had a `client_secret` or HTTP Basic credentials.
     pub client_secret_present: bool,
     /// `scope` of a token request; at Graph, the token's scopes or roles.
     pub scopes: Vec<String>,
@@ -51,11 +51,11 @@ pub struct LoggedRequest {
     pub claims: Option<String>,
     /// The AADSTS code, where the authority refused.
     pub aadsts: Option<u32>,
-    /// How many requests of the same tenant to the same host were on their way when it came, itself included.
+    /// Number of concurrent requests of the same tenant to the same host at arrival, including this one.
     pub concurrent: usize,
 }
 
-/// Whom an external token is about.
+/// Subject of an external token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FederatedIdentity {
@@ -67,14 +67,14 @@ pub struct FederatedIdentity {
     pub audience: String,
 }
 
-/// What a handler learns about a request, left on its answer for the log.
+/// Facts about a request that a handler adds to its answer, for the log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Learnt {
     pub(crate) user: Option<Uuid>,
     pub(crate) federated: Option<FederatedIdentity>,
 }
 
-/// What the middleware reads off a request before any handler runs.
+/// Facts about a request that the middleware reads before any handler runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) host: Host,
@@ -171,9 +171,9 @@ pub struct Fault {
     /// Which requests.
     #[serde(default)]
     pub matcher: Matcher,
-    /// How many of them, from now on.
+    /// Number of requests that the fault applies to.
     pub times: u32,
-    /// What happens to them.
+    /// Effect on these requests.
     pub kind: FaultKind,
 }
 
@@ -200,7 +200,7 @@ impl Matcher {
     }
 }
 
-/// What a fault does.
+/// Effect of a fault.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FaultKind {
@@ -217,7 +217,7 @@ pub enum FaultKind {
     },
     /// Waits, then answers as usual.
     Delay {
-        /// How long.
+        /// Duration.
         milliseconds: u64,
     },
     /// Closes the connection instead of answering, under whatever else is on its way on it.

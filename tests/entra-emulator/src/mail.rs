@@ -39,7 +39,7 @@ pub(crate) fn denied() -> GraphError {
     GraphError::new(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
 }
 
-/// What somebody sent with `sendMail`.
+/// Message that was sent with `sendMail`.
 #[derive(Clone, Debug)]
 pub struct SentMessage {
     /// The sender's tenant.

@@ -17,7 +17,7 @@ struct Arguments {
     /// Tenants, apps, users and groups, as YAML.
     #[arg(long)]
     config: PathBuf,
-    /// Where the authority listens; Graph listens on the same address and a free port.
+    /// Address that the authority listens on; Graph listens on the same address and a free port.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))]
     listen: SocketAddr,
 }

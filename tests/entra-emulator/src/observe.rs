@@ -1,4 +1,4 @@
-//! What happens to every request before and after its handler: it is read, perhaps answered by a fault, and logged.
+//! Middleware around every handler: reads the request, possibly answers with a fault, and logs.
 
 use std::{sync::Arc, time::Duration};
 

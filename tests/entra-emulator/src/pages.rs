@@ -40,7 +40,7 @@ impl Decision {
 
 /// The form of a page. The whole request travels in it, so that a page needs no state.
 pub(crate) struct PageForm<'a> {
-    /// Where the page sends the request with what the user chose.
+    /// Target of the request with the user's choice.
     pub(crate) action: String,
     pub(crate) request: &'a Form,
 }

@@ -9,12 +9,12 @@ use crate::{
     state::Shared,
 };
 
-/// How many entries a page has.
+/// Limits of the number of entries on a page.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// Without `$top`.
     pub(crate) default: usize,
-    /// What `$top` may ask for.
+    /// Maximum of `$top`.
     pub(crate) largest: usize,
 }
 

@@ -1,5 +1,5 @@
-//! What a `scope` parameter asks for: scopes of one resource (of several at the authorization endpoint), and OpenID
-//! Connect's own scopes.
+//! Meaning of a `scope` parameter: scopes of one resource (of several at the authorization endpoint), and scopes of
+//! OpenID Connect itself.
 
 use uuid::Uuid;
 
@@ -43,7 +43,7 @@ const GRAPH_SCOPES: &[&str] = &[
 
 const OPENID_SCOPES: &[&str] = &["openid", "profile", "email", "offline_access"];
 
-/// Whom an access token is for.
+/// Resource of an access token.
 #[derive(Clone, Copy)]
 pub(crate) enum Resource<'t> {
     Graph,
@@ -161,7 +161,7 @@ impl<'t> Requested<'t> {
         }
     }
 
-    /// Whether this is an identifier of the resource, character for character.
+    /// Returns whether the value is an identifier of the resource. The comparison is exact.
     pub(crate) fn is_identified_by(&self, resource: &str) -> bool {
         match self.resource {
             Resource::Graph => resource == GRAPH_URL || resource == self.named,
@@ -219,7 +219,7 @@ fn find<'t>(named: &str, tenant: &'t Tenant, graph: &str) -> Option<Resource<'t>
         .map(Resource::App)
 }
 
-/// Whether a scope is one of OpenID Connect's own.
+/// Returns whether a scope is one of OpenID Connect.
 pub(crate) fn is_openid(scope: &str) -> bool {
     OPENID_SCOPES.contains(&scope)
 }

@@ -28,7 +28,7 @@ const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=None";
 pub(crate) struct BrowserSession {
     tenant: Uuid,
     user: Uuid,
-    /// What the sign-in met.
+    /// Requirements that the sign-in met.
     met: Session,
     issue: u64,
 }

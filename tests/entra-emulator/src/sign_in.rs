@@ -27,7 +27,7 @@ pub use html::{Button, Form, Link};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
 
-/// Where to sign in, and whom to trust there.
+/// Address of the sign-in, and its trusted certificates.
 #[derive(Clone, Debug)]
 pub struct Authority {
     /// `https://localhost:PORT`
@@ -42,7 +42,7 @@ impl From<&EntraEmulator> for Authority {
     }
 }
 
-/// What a sign-in ends with.
+/// Result of a sign-in.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tokens {
     /// For the resource whose scopes were asked for.
@@ -70,7 +70,7 @@ pub struct AuthorizationCode {
 /// An HTTP client that trusts this authority alone, follows no redirect and uses no proxy.
 ///
 /// # Errors
-/// When the authority's certificates are not PEM.
+/// If the authority's certificates are not PEM.
 pub fn http_client(ca_pem: &str) -> anyhow::Result<Client> {
     Ok(Client::builder()
         .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca_pem.as_bytes())?)

@@ -1,5 +1,5 @@
-//! What a running emulator knows: its tenants and their keys, codes and refresh tokens not yet used up, browser sessions,
-//! consents, log, faults, clock.
+//! State of a running emulator: its tenants and their keys, unused codes and refresh tokens, browser sessions,
+//! consents, log, faults and clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,7 +29,7 @@ use crate::{
     tls::Door,
 };
 
-/// How long a federated issuer may take for each of its two answers.
+/// Timeout for each of the two answers of a federated issuer.
 const FEDERATION_TIME_OUT: Duration = Duration::from_secs(5);
 const TENANT_LIMIT: usize = 10_000;
 const GRANT_LIMIT: usize = 10_000;
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
 }
 
-/// What changes, behind the one lock, which is never held across an await.
+/// Mutable state behind the only lock, which is never held across an await.
 pub(crate) struct State {
     tenants: HashMap<Uuid, Arc<TenantState>>,
     pub(crate) codes: Bounded<Code>,
@@ -96,7 +96,7 @@ struct Revocation {
 }
 
 impl TenantState {
-    /// When the user's token of this number was voided, if it was.
+    /// Time at which the user's token of this number was voided, if it was.
     pub(crate) fn revoked_at(&self, user: Uuid, issue: u64) -> Option<i64> {
         self.revoked.get(&user).filter(|last| issue <= last.issue).map(|last| last.at)
     }
@@ -161,7 +161,7 @@ pub(crate) struct RefreshToken {
     pub(crate) client: Uuid,
     pub(crate) user: Uuid,
     pub(crate) scope: String,
-    /// What the sign-in met.
+    /// Requirements that the sign-in met.
     pub(crate) session: Session,
     pub(crate) issue: u64,
     /// Seconds since 1970.

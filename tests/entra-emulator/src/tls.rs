@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take for the TLS handshake.
+/// Timeout of a client's TLS handshake.
 const HANDSHAKE_TIME_OUT: Duration = Duration::from_secs(10);
 /// Between attempts at what the system refuses.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -119,7 +119,7 @@ async fn bind_again(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// Whether a host can be reached: what a test wants, and what is so.
+/// Reachability of a host: as tests set it, and as it is.
 pub(crate) struct Door {
     wanted: watch::Sender<bool>,
     is_open: watch::Sender<bool>,

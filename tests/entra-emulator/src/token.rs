@@ -27,12 +27,12 @@ use crate::{
     state::{Challenge, Code, RefreshToken, Shared, TenantState},
 };
 
-/// How long an unused refresh token works, in seconds.
+/// Lifetime of an unused refresh token, in seconds.
 const REFRESH_TOKEN_LIFETIME: i64 = 90 * 24 * 3600;
 /// From this many seconds on, an answer has `refresh_in`.
 const LONG_LIFETIME: i64 = 7200;
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// What MSAL for Node says instead, and Entra understands as well.
+/// Parameter that MSAL for Node sends instead. Entra accepts it, too.
 const MSAL_DEVICE_CODE: &str = "device_code";
 const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
@@ -401,7 +401,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// What an answer says of its access token's life: of one that lives long, also when a new one should be fetched.
+/// Lifetime of an access token in an answer. For a long lifetime, also the time at which to fetch a new one.
 fn lifetime(issuance: &Issuance<'_>) -> Object {
     let seconds = issuance.lifetime();
     let mut answer = object(json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds}));

@@ -49,7 +49,7 @@ const READ_GROUPS: &[&str] = &["GroupMember.Read.All", "Group.Read.All", "Direct
 /// For `checkMemberGroups` and the like: beside these, somebody else's profile must be readable.
 const MEMBERSHIPS: Permissions =
     Permissions { own: MEMBER_OF.own, others: READ_GROUPS, application: READ_GROUPS, denied: GraphError::denied };
-/// How many groups `checkMemberGroups` takes.
+/// Maximum number of groups in `checkMemberGroups`.
 const CHECK_LIMIT: usize = 20;
 const PAGES: Limits = Limits { default: 100, largest: 999 };
 
@@ -183,7 +183,7 @@ impl Caller {
         groups.map(|group| group.id.to_string()).collect()
     }
 
-    /// Whether the caller is shown who is in the group.
+    /// Returns whether the caller may see the members of the group.
     fn sees(&self, group: &Group) -> bool {
         !group.hidden_membership || self.has("Member.Read.Hidden")
     }

@@ -53,7 +53,7 @@ pub struct Browser {
     clients: Vec<Url>,
 }
 
-/// Where a navigation ends.
+/// End of a navigation.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// At a page.
@@ -66,7 +66,7 @@ impl Step {
     /// The page.
     ///
     /// # Errors
-    /// When the browser left for a client; the message has the address.
+    /// If the browser left for a client; the message has the address.
     pub fn page(self) -> anyhow::Result<Page> {
         match self {
             Self::Page(page) => Ok(page),
@@ -77,7 +77,7 @@ impl Step {
     /// The client's address, with what it is told.
     ///
     /// # Errors
-    /// When the browser shows a page; the message has its address, status and text.
+    /// If the browser shows a page; the message has its address, status and text.
     pub fn callback(self) -> anyhow::Result<Callback> {
         match self {
             Self::Client(callback) => Ok(callback),
@@ -152,7 +152,7 @@ impl Browser {
     /// A browser that trusts this authority.
     ///
     /// # Errors
-    /// When the authority's certificates are not PEM.
+    /// If the authority's certificates are not PEM.
     pub fn new(authority: &Authority) -> anyhow::Result<Self> {
         Self::trusting(&[&authority.ca_pem])
     }
@@ -160,7 +160,7 @@ impl Browser {
     /// A browser that trusts these certificate authorities, each a PEM bundle, and no others.
     ///
     /// # Errors
-    /// When one is not PEM.
+    /// If one is not PEM.
     pub fn trusting(ca_pems: &[&str]) -> anyhow::Result<Self> {
         Self::knowing(ca_pems, &[])
     }
@@ -168,7 +168,7 @@ impl Browser {
     /// The same, which finds these hosts at these addresses. Where a URL names no port, that of the address is dialled.
     ///
     /// # Errors
-    /// When one is not PEM.
+    /// If one is not PEM.
     pub fn knowing(ca_pems: &[&str], hosts: &[(&str, SocketAddr)]) -> anyhow::Result<Self> {
         let mut trusted = Vec::new();
         for pem in ca_pems {
@@ -183,7 +183,7 @@ impl Browser {
     /// query or fragment it has, but ends there with [`Step::Client`].
     ///
     /// # Errors
-    /// When it is no URL.
+    /// If it is no URL.
     pub fn leaving_at(mut self, redirect_uri: &str) -> anyhow::Result<Self> {
         self.clients.push(Url::parse(redirect_uri).with_context(|| redirect_uri.to_owned())?);
         Ok(self)
@@ -199,7 +199,7 @@ impl Browser {
     /// Opens an address as if the person typed it, and follows redirects.
     ///
     /// # Errors
-    /// When nobody answers, or after 20 redirects.
+    /// If nobody answers, or after 20 redirects.
     pub async fn open(&self, address: &str) -> anyhow::Result<Step> {
         let url = Url::parse(address).with_context(|| address.to_owned())?;
         self.navigate(Navigation::typed(url)).await
@@ -208,7 +208,7 @@ impl Browser {
     /// Opens an address by a link on a page of another site, e.g. `https://attacker.example/`.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Same as [`Self::open`].
     pub async fn open_from(&self, initiator: &str, address: &str) -> anyhow::Result<Step> {
         let url = Url::parse(address).with_context(|| address.to_owned())?;
         self.navigate(Navigation::from(&Url::parse(initiator)?, "", Method::GET, url)).await
@@ -217,7 +217,7 @@ impl Browser {
     /// Sends a form from a page of another site, e.g. `https://attacker.example/`, as a forged request does.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Same as [`Self::open`].
     pub async fn post_from(&self, initiator: &str, address: &str, form: &[(&str, &str)]) -> anyhow::Result<Step> {
         let url = Url::parse(address).with_context(|| address.to_owned())?;
         let form = form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -227,7 +227,7 @@ impl Browser {
     /// The cookies that the browser has for an address.
     ///
     /// # Errors
-    /// When it is no URL.
+    /// If it is no URL.
     pub fn cookies(&self, address: &str) -> anyhow::Result<Vec<Cookie>> {
         Ok(self.jar().of(&Url::parse(address)?))
     }
@@ -236,7 +236,7 @@ impl Browser {
     /// can plant cookies would.
     ///
     /// # Errors
-    /// When the address is no URL, or a browser refuses the cookie.
+    /// If the address is no URL, or a browser refuses the cookie.
     pub fn plant_cookie(&self, address: &str, cookie: &str) -> anyhow::Result<()> {
         ensure!(self.jar().set(&Url::parse(address)?, cookie), "a browser refuses the cookie {cookie}");
         Ok(())
@@ -315,7 +315,7 @@ fn is_same_place(one: &Url, other: &Url) -> bool {
 /// A page that a browser shows, after all redirects.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Where it is from.
+    /// Address of the page.
     pub url: Url,
     /// The HTTP status.
     pub status: u16,
@@ -338,7 +338,7 @@ impl Page {
     /// The text of the first element with the role `alert`.
     ///
     /// # Errors
-    /// As [`Self::text`].
+    /// Same as [`Self::text`].
     pub fn alert(&self) -> anyhow::Result<Option<String>> {
         html::alert(&self.html)
     }
@@ -346,7 +346,7 @@ impl Page {
     /// The forms, in their order.
     ///
     /// # Errors
-    /// As [`Self::text`].
+    /// Same as [`Self::text`].
     pub fn forms(&self) -> anyhow::Result<Vec<Form>> {
         html::forms(&self.html)
     }
@@ -354,7 +354,7 @@ impl Page {
     /// The links, in their order.
     ///
     /// # Errors
-    /// As [`Self::text`].
+    /// Same as [`Self::text`].
     pub fn links(&self) -> anyhow::Result<Vec<Link>> {
         html::links(&self.html)
     }
@@ -362,7 +362,7 @@ impl Page {
     /// Presses the button with this text or, where no button has it, with this value, and follows redirects.
     ///
     /// # Errors
-    /// When there is no such button; the message has the page's text. And as [`Browser::open`].
+    /// If there is no such button; the message has the page's text. And as [`Browser::open`].
     pub async fn press(&self, button: &str) -> anyhow::Result<Step> {
         self.press_with(button, &[]).await
     }
@@ -370,7 +370,7 @@ impl Page {
     /// As [`Self::press`], after filling in these inputs of the form. An input that the form does not have is added.
     ///
     /// # Errors
-    /// As [`Self::press`].
+    /// Same as [`Self::press`].
     pub async fn press_with(&self, button: &str, inputs: &[(&str, &str)]) -> anyhow::Result<Step> {
         let forms = self.forms()?;
         let find = |is_it: &dyn Fn(&Button) -> bool| {
@@ -386,7 +386,7 @@ impl Page {
     /// Sends the first form without pressing a button, as a script does, after filling in these inputs.
     ///
     /// # Errors
-    /// When there is no form, and as [`Self::press`].
+    /// If there is no form, and as [`Self::press`].
     pub async fn submit(&self, inputs: &[(&str, &str)]) -> anyhow::Result<Step> {
         let forms = self.forms()?;
         let Some(form) = forms.first() else {
@@ -398,7 +398,7 @@ impl Page {
     /// Follows the link with this text.
     ///
     /// # Errors
-    /// When there is no such link, and as [`Browser::open`].
+    /// If there is no such link, and as [`Browser::open`].
     pub async fn follow(&self, link: &str) -> anyhow::Result<Step> {
         let Some(found) = self.links()?.into_iter().find(|known| known.text == link) else {
             bail!("{} (HTTP {}) has no link {link}: {}", self.url, self.status, self.text()?);
@@ -410,7 +410,7 @@ impl Page {
     /// Chooses this user on the emulator's sign-in page.
     ///
     /// # Errors
-    /// As [`Self::submit`].
+    /// Same as [`Self::submit`].
     pub async fn sign_in(&self, user: &str) -> anyhow::Result<Step> {
         self.submit(&[(USER_INPUT, user)]).await
     }
@@ -456,7 +456,7 @@ impl Browser {
     /// Signs this person in, from an address of the client to its last page.
     ///
     /// # Errors
-    /// When a page is not there, or is no sign-in page.
+    /// If a page is not there, or is no sign-in page.
     pub async fn sign_in(&self, address: &str, user: &str) -> anyhow::Result<Shown> {
         let (action, inputs) = self.submit(address, user).await?;
         self.show(self.http.post(action).form(&inputs)).await
@@ -465,7 +465,7 @@ impl Browser {
     /// Signs this person in up to the form that brings the code back, and returns it: where it goes, and its inputs.
     ///
     /// # Errors
-    /// When a page is not there, or is no sign-in page.
+    /// If a page is not there, or is no sign-in page.
     pub async fn submit(&self, address: &str, user: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
         let start = self.http.get(address).send().await?;
         let status = start.status().as_u16();
@@ -480,7 +480,7 @@ impl Browser {
     /// The page that answers this request.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// If nobody answers.
     pub async fn show(&self, request: RequestBuilder) -> anyhow::Result<Shown> {
         let answer = request.send().await?;
         Ok(Shown { status: answer.status().as_u16(), html: answer.text().await? })

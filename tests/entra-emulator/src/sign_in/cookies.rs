@@ -40,7 +40,7 @@ pub enum SameSite {
     None,
 }
 
-/// How the page that starts a navigation relates to its target.
+/// Relation of the page that starts a navigation to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Relation {
     /// No page starts it: the person typed the address.

@@ -1,4 +1,4 @@
-//! What a [`Page`](super::Page) offers: its forms with their inputs and buttons, its links, its text.
+//! Content of a [`Page`](super::Page): its forms with their inputs and buttons, its links, its text.
 //!
 //! Pages here are written by programs, hence well-formed; what is no element of a form and no link is passed over.
 
@@ -14,7 +14,7 @@ const ALERT: &str = r#"(?is)<([a-z0-9]+)\b[^>]*\brole="?alert"?[^>]*>(.*?)</(?:p
 /// A form of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form {
-    /// Where it goes, as written; empty: to the page's own address.
+    /// Target, as written. Empty for the page's own address.
     pub action: String,
     /// Sent with POST, not with GET.
     pub post: bool,
@@ -33,7 +33,7 @@ pub struct Button {
     pub name: String,
     /// Its value.
     pub value: String,
-    /// Where it sends the form instead of the form's action; empty: no other place.
+    /// Target of the form that replaces the form's action. Empty if there is none.
     pub action: String,
 }
 
@@ -42,7 +42,7 @@ pub struct Button {
 pub struct Link {
     /// Its text.
     pub text: String,
-    /// Where it goes, as written.
+    /// Target, as written.
     pub target: String,
 }
 

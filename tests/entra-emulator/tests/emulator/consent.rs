@@ -30,7 +30,7 @@ fn asking() -> World {
     world_with(Consent::Ask, |_| {})
 }
 
-/// What this user sees, or where the browser leaves to, after signing in.
+/// Returns the page that this user sees, or the address that the browser leaves to, after signing in.
 async fn sign_in(world: &World, browser: &Browser, user: &str, changes: &[(&str, &str)]) -> Step {
     let changes = [&[("prompt", "login")][..], changes].concat();
     let page = browser.open(&authorize_url(world, &changes)).await.unwrap().page().unwrap();

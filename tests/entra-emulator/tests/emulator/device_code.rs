@@ -23,7 +23,7 @@ impl<'a> Device<'a> {
         Self { world, answer: response.json().await.unwrap() }
     }
 
-    /// What the user's browser shows.
+    /// Content of the user's browser.
     async fn enter(&self, code: &str, user: &str) -> (u16, String) {
         let uri = self.answer["verification_uri"].as_str().unwrap();
         let response = self.world.http.post(uri).form(&[("otc", code), ("emulator_user", user)]).send().await.unwrap();

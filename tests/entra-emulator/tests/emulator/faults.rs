@@ -1,4 +1,4 @@
-//! What breaks on purpose: connections, bodies, keys, times.
+//! Tests of injected faults: connections, bodies, keys, times.
 
 use std::time::{Duration, Instant};
 

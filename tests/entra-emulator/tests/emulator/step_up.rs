@@ -1,5 +1,5 @@
-//! What a user is asked to do beyond signing in: second factors, authentication contexts, signing in again; asked for by
-//! claims, and met once those claims come back.
+//! Tests of requirements beyond the sign-in: second factors, authentication contexts and repeated sign-ins. Claims
+//! request them, and a sign-in with these claims meets them.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use entra_emulator::{

@@ -314,7 +314,7 @@ pub(crate) fn part(token: &str, index: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).unwrap()).unwrap()
 }
 
-/// What a refusal says of itself: status, `error`, AADSTS number.
+/// Identification of a refusal: status, `error` and AADSTS number.
 pub(crate) fn refusal((status, body): &(u16, Value)) -> (u16, &str, u64) {
     let code = body["error_codes"][0].as_u64().unwrap();
     let text = body["error_description"].as_str().unwrap();

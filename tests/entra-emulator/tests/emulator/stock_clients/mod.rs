@@ -12,7 +12,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use crate::world::{EMULATOR, ON_BEHALF_OF, REDIRECT_URI, World, claims};
 use installation::{NODE_MODULES, PYTHON, source};
 
-/// How long one flow may take on a busy machine.
+/// Timeout of one flow on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ async fn assert_is_alices(world: &World, client: Client, outcome: &Value) {
     assert_eq!((status, &me["id"]), (200, &json!(world.alice)), "{client:?}: {me}");
 }
 
-/// How often this world's tenant was asked for tokens by this grant.
+/// Returns the number of token requests with this grant to this world's tenant.
 fn grants(world: &World, grant_type: &str) -> usize {
     world.requests().iter().filter(|request| request.grant_type.as_deref() == Some(grant_type)).count()
 }
