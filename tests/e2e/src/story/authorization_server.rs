@@ -24,7 +24,7 @@ pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
     patch(world, &json!({"spec": {"authorizationServer": {"sessionStore": {"memory": {}}}}})).await?;
     let redirect_uri = || async { Ok(world.server().await?.status.and_then(|status| status.redirect_uri)) };
     let (redirect_uri, _) = world.eventually("status names the redirect URI", redirect_uri, Option::is_some).await?;
-    let redirect_uri = redirect_uri.context("eventually returns what was wanted")?;
+    let redirect_uri = redirect_uri.context("eventually only returns a success")?;
     add_redirect_uri(world, &redirect_uri)?;
     world.condition(ConditionType::SessionStoreReady, "True").await?;
     world.condition(ConditionType::Ready, "True").await?;
@@ -42,7 +42,7 @@ pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
     let result = session.call_tool(CallToolRequestParams::new(TOOL)).await?;
     session.cancel().await?;
     let profile = result.structured_content.with_context(|| format!("no structured content: {:?}", result.content))?;
-    ensure!(profile.get("id") == Some(&json!(world.alice.oid)), "not alice's profile: {profile}");
+    ensure!(profile.get("id") == Some(&json!(world.alice.oid)), "not the profile of alice: {profile}");
 
     let beside = call(world, &direct, TOOL).await?;
     ensure!(beside.is_tool_result(), "a token of Entra itself is no longer accepted: {beside:?}");
@@ -52,11 +52,11 @@ pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
     world.condition(ConditionType::Ready, "True").await?;
     Ok(vec![
         format!("status.redirectUri: {redirect_uri}, added to the app registration"),
-        format!("the page asked: {shown}"),
+        format!("heading of the page: {shown}"),
         format!(
-            "{CLIENT} registered itself, alice approved it and signed in at Entra, and {TOOL} answered her profile"
+            "{CLIENT} registered itself, alice approved it and signed in at Entra, and {TOOL} returned her profile"
         ),
-        "beside it, a token that Entra itself issued is accepted as before".to_owned(),
+        "a token that Entra itself issued is still accepted".to_owned(),
     ])
 }
 

@@ -37,13 +37,13 @@ pub(super) async fn is_verified(world: &World) -> anyhow::Result<Evidence> {
     let claim = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
     Ok(vec![
         format!(
-            "the backend of {} is told by {}: {} calls {}",
+            "the backend of {} receives from {}: {} calls {}",
             claim("aud"),
             claim("iss"),
             claim("oid"),
             claim("target")
         ),
-        "that is alice, and the signature is by the key of /backend/jwks.json in its pod".to_owned(),
+        "this is alice, and the key of /backend/jwks.json in its pod verifies the signature".to_owned(),
         refusal,
     ])
 }
@@ -56,7 +56,7 @@ async fn received(world: &World, url: &str, token: &str) -> anyhow::Result<Strin
     let meta =
         answer.body.pointer("/result/structuredContent/meta").with_context(|| format!("no _meta: {answer:?}"))?;
     let assertion = meta.get(MEMBER).and_then(Value::as_str).with_context(|| format!("no assertion: {meta}"))?;
-    ensure!(assertion != forged, "the backend is told what the client made up");
+    ensure!(assertion != forged, "the backend receives the client's forged assertion");
     Ok(assertion.to_owned())
 }
 
@@ -94,5 +94,5 @@ async fn is_no_token(world: &World, url: &str, assertion: &str) -> anyhow::Resul
     ensure!(refused.status == 401, "the assertion is a token for the server: {refused:?}");
     let challenge = refused.challenge.context("a 401 without a challenge")?;
     ensure!(challenge.contains("error=\"invalid_token\""), "{challenge}");
-    Ok(format!("as a token at {url} it is answered {}, {challenge}", refused.status))
+    Ok(format!("as a token at {url} it gets {}, {challenge}", refused.status))
 }

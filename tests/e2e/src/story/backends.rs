@@ -112,17 +112,17 @@ async fn apply(world: &World, name: &str, backend: Value, tools: &[&str]) -> any
 async fn is_granted_by_role(world: &World, url: &str, alice: &str) -> anyhow::Result<String> {
     let bob = world.sign_in(&world.bob).await?.access_token;
     let listed = callers::tools_at(world, url.to_owned(), alice).await?;
-    ensure!(listed == GRANTED, "alice is shown {listed:?}");
+    ensure!(listed == GRANTED, "alice sees {listed:?}");
     let listed = callers::tools_at(world, url.to_owned(), &bob).await?;
-    ensure!(listed.is_empty(), "bob is shown {listed:?}");
+    ensure!(listed.is_empty(), "bob sees {listed:?}");
     let params = json!({"name": "add", "arguments": {"a": 2, "b": 3}});
     let sum = callers::call_at(world, url, alice, &params).await?;
     ensure!(is_five(&sum), "alice's sum: {sum:?}");
     let refused = callers::call_at(world, url, &bob, &params).await?;
     ensure!(refused.status == 403, "bob is not refused: {refused:?}");
     let hidden = callers::call_at(world, url, alice, &json!({"name": "echo", "arguments": {}})).await?;
-    ensure!(hidden.status == 403, "a tool that nothing grants: {hidden:?}");
-    Ok(format!("alice is shown {} and adds 2 and 3; bob is shown nothing and answered 403", GRANTED.join(", ")))
+    ensure!(hidden.status == 403, "a tool without a grant: {hidden:?}");
+    Ok(format!("alice sees {} and adds 2 and 3; bob sees no tool and gets 403", GRANTED.join(", ")))
 }
 
 fn is_five(answer: &callers::Answer) -> bool {
@@ -134,7 +134,7 @@ fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
     let (_, program) = BACKEND;
     let (server, backend) = (Process::of(pod, PROGRAM)?, Process::of(pod, program)?);
     let token = server.variable("AZURE_FEDERATED_TOKEN_FILE")?;
-    ensure!(server.token().is_ok(), "the companion itself has no token, so nothing would be found");
+    ensure!(server.token().is_ok(), "the companion itself has no token, so the search proves nothing");
     let folder = Path::new(&token).parent().context("a folder")?;
     let inside = backend.root().join(folder.strip_prefix("/")?);
     ensure!(!inside.exists(), "the backend's container has {}", folder.display());
@@ -142,9 +142,9 @@ fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
     let secret = mounts.lines().find(|line| line.contains("/secrets/") || line.contains(&*folder.to_string_lossy()));
     ensure!(secret.is_none(), "the backend's container mounts {secret:?}");
     let environment = backend.read("environ")?;
-    ensure!(!environment.contains("AZURE_"), "the backend is told of Entra: {environment}");
+    ensure!(!environment.contains("AZURE_"), "the backend has variables of Entra: {environment}");
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).context("a root")?;
-    ensure!(root.split(' ').nth(3).is_some_and(|options| options.starts_with("ro")), "its root can be written: {root}");
+    ensure!(root.split(' ').nth(3).is_some_and(|options| options.starts_with("ro")), "its root is writable: {root}");
     let user = USER.to_string();
     for (what, expected) in [
         ("Uid", [user.as_str(); 4].join("\t")),
@@ -177,7 +177,8 @@ async fn survives_a_kill(world: &World, url: &str, alice: &str, pod: &Pod) -> an
     let mut begun = String::new();
     while !begun.contains("notifications/progress") {
         let chunk = timeout(ANSWER, open.chunk()).await.context("no progress")??;
-        begun += &String::from_utf8_lossy(&chunk.with_context(|| format!("it was answered without: {begun}"))?);
+        begun +=
+            &String::from_utf8_lossy(&chunk.with_context(|| format!("it was answered without progress: {begun}"))?);
     }
     let killed = Instant::now();
     kill(process, Signal::SIGKILL)?;

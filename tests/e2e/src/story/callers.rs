@@ -87,7 +87,7 @@ pub(super) async fn challenge(world: &World) -> anyhow::Result<Evidence> {
     }
     Ok(vec![
         format!("401, WWW-Authenticate: {challenge}"),
-        format!("both forms of the metadata say resource {}", world.url()),
+        format!("both forms of the metadata have resource {}", world.url()),
     ])
 }
 
@@ -113,16 +113,16 @@ fn transport(world: &World, url: String, token: &str) -> StreamableHttpClientTra
 pub(super) async fn alice(world: &World) -> anyhow::Result<Evidence> {
     let token = world.sign_in(&world.alice).await?.access_token;
     let listed = tools(world, &token).await?;
-    ensure!(listed == ["get_user_details", "list_my_messages"], "alice is shown {listed:?}");
+    ensure!(listed == ["get_user_details", "list_my_messages"], "alice sees {listed:?}");
 
     let client = ().serve(transport(world, world.url(), &token)).await?;
     let result = client.call_tool(CallToolRequestParams::new("get_user_details")).await?;
     client.cancel().await?;
     let profile = result.structured_content.with_context(|| format!("no structured content: {:?}", result.content))?;
-    ensure!(profile.get("id") == Some(&json!(world.alice.oid)), "not alice's profile: {profile}");
+    ensure!(profile.get("id") == Some(&json!(world.alice.oid)), "not the profile of alice: {profile}");
     let shown = profile.get("displayName").and_then(Value::as_str).unwrap_or_default();
     Ok(vec![
-        format!("an MCP client is shown {}", listed.join(", ")),
+        format!("an MCP client sees {}", listed.join(", ")),
         format!("get_user_details: {shown}, by Graph's /me"),
         exchange(world)?,
     ])
@@ -150,7 +150,7 @@ fn exchange(world: &World) -> anyhow::Result<String> {
 pub(super) async fn bob(world: &World) -> anyhow::Result<Evidence> {
     let token = world.sign_in(&world.bob).await?.access_token;
     let listed = tools(world, &token).await?;
-    ensure!(listed.is_empty(), "bob is shown {listed:?}");
+    ensure!(listed.is_empty(), "bob sees {listed:?}");
     let answer = call(world, &token, "get_user_details").await?;
     ensure!(answer.status == 403 && answer.challenge.is_none(), "{answer:?}");
     ensure!(answer.body.get("id") == Some(&json!(7)), "not the request's id: {answer:?}");
@@ -162,11 +162,11 @@ pub(super) async fn bob(world: &World) -> anyhow::Result<Evidence> {
     };
     let lines = || async { Ok(world.audit().await?.into_iter().find(|line| told(line))) };
     let (line, _) = world.eventually("bob's refusal on the audit log", lines, Option::is_some).await?;
-    let line = line.context("eventually returns what was wanted")?;
+    let line = line.context("eventually only returns a success")?;
     ensure!(line.get("tool") == Some(&json!("get_user_details")), "{line}");
     ensure!(line.get("reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty()), "{line}");
     Ok(vec![
-        "an MCP client is shown no tool".to_owned(),
+        "an MCP client sees no tool".to_owned(),
         format!("tools/call: 403 without a challenge, {message:?}"),
         format!("audit: {line}"),
     ])
@@ -186,7 +186,7 @@ pub(super) async fn mapping(world: &World) -> anyhow::Result<Evidence> {
     ensure!(before == after, "a pod was replaced or restarted: {before:?} became {after:?}");
     Ok(vec![
         format!("{granted:.1?} after the mapping was applied, bob could call"),
-        format!("{withdrawn:.1?} after it was deleted, he could not; same pods, no restart"),
+        format!("{withdrawn:.1?} after its deletion, he could not; same pods, no restart"),
     ])
 }
 

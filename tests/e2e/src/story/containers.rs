@@ -66,10 +66,13 @@ pub(super) async fn confined(world: &World) -> anyhow::Result<Evidence> {
     let mounts = process.read("mounts")?;
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).context("a root")?;
     let read_only = root.split(' ').nth(3).is_some_and(|options| options.split(',').any(|option| option == "ro"));
-    ensure!(read_only, "its root can be written: {root}");
+    ensure!(read_only, "its root is writable: {root}");
     let there: Vec<String> = names(&process.root())?;
-    ensure!(there.contains(&"mcp-entra-server".to_owned()), "its root is another: {there:?}");
-    ensure!(!there.iter().any(|name| ["bin", "usr", "lib"].contains(&name.as_str())), "there is more: {there:?}");
+    ensure!(there.contains(&"mcp-entra-server".to_owned()), "its root has other files: {there:?}");
+    ensure!(
+        !there.iter().any(|name| ["bin", "usr", "lib"].contains(&name.as_str())),
+        "there are more files: {there:?}"
+    );
 
     let root = json!({"metadata": {"name": "root", "namespace": world.namespace}, "apiVersion": "v1", "kind": "Pod",
         "spec": {"containers": [{"name": "root", "image": "localhost/pause:1"}]}});
@@ -80,7 +83,10 @@ pub(super) async fn confined(world: &World) -> anyhow::Result<Evidence> {
             "user {USER}, no capability, no new privileges, system calls filtered, root read-only: {}",
             there.join(" ")
         ),
-        format!("namespace {} enforces the restricted standard: a pod that may be root is refused", world.namespace),
+        format!(
+            "namespace {} enforces the restricted standard: a pod that could run as root is refused",
+            world.namespace
+        ),
     ])
 }
 
@@ -114,8 +120,8 @@ pub(super) async fn enforcement(world: &World) -> anyhow::Result<Evidence> {
     }
     ensure!(pods().await? == before, "a pod was replaced or restarted");
     Ok(vec![
-        format!("from kubectl apply of a mapping until it let bob in, {}", distribution(granted)),
-        format!("from kubectl delete of it until he was refused, {}", distribution(withdrawn)),
+        format!("from kubectl apply of a mapping to bob's first call, {}", distribution(granted)),
+        format!("from kubectl delete of it to his first refusal, {}", distribution(withdrawn)),
     ])
 }
 
@@ -137,7 +143,11 @@ pub(super) async fn frozen(world: &World) -> anyhow::Result<Evidence> {
     world.eventually("the pod with the frozen policy is gone", gone, |gone| *gone).await?;
     let gone = start.elapsed();
     let programmed = world.condition(ConditionType::Programmed, "True").await?;
-    ensure!(programmed.message.contains(&format!("{policy}-2")), "it is not said: {}", programmed.message);
+    ensure!(
+        programmed.message.contains(&format!("{policy}-2")),
+        "the status does not report it: {}",
+        programmed.message
+    );
     world.condition(ConditionType::Ready, "True").await?;
 
     callers::apply_sales_mapping(world, &json!({})).await?;
@@ -146,22 +156,22 @@ pub(super) async fn frozen(world: &World) -> anyhow::Result<Evidence> {
     until_answered(world, &token, 403).await?;
     Ok(vec![
         format!(
-            "from kubectl delete of the mapping until bob was refused, {refused:.1?}; until the old pod was gone, {gone:.1?}"
+            "from kubectl delete of the mapping to bob's refusal, {refused:.1?}; to the end of the old pod, {gone:.1?}"
         ),
-        format!("{}; mappings that come and go later are enforced again", programmed.message),
+        format!("{}; later mappings and deletions are enforced again", programmed.message),
     ])
 }
 
 async fn until_answered(world: &World, token: &str, status: u16) -> anyhow::Result<()> {
     let answer = || async { Ok(callers::call(world, token, "get_user_details").await?.status) };
-    world.eventually(&format!("bob is answered {status}"), answer, |answer| *answer == status).await.map(drop)
+    world.eventually(&format!("bob gets {status}"), answer, |answer| *answer == status).await.map(drop)
 }
 
 fn distribution(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |share: usize| times.get((times.len() * share / 100).min(times.len() - 1)).copied().unwrap_or_default();
     format!(
-        "{} times: least {:.2?}, median {:.2?}, 90 % {:.2?}, most {:.2?}",
+        "{} times: minimum {:.2?}, median {:.2?}, 90 % {:.2?}, maximum {:.2?}",
         times.len(),
         at(0),
         at(50),
@@ -175,7 +185,7 @@ pub(super) async fn killed(world: &World) -> anyhow::Result<Evidence> {
     let before = restarts(&pod);
     kill(Process::of(&pod, PROGRAM)?.pid()?, Signal::SIGKILL)?;
     let again = || async { Ok(world.pods().await?.iter().map(restarts).max().unwrap_or_default()) };
-    let (_, restarted) = world.eventually("the kubelet starts it again", again, |count| *count > before).await?;
+    let (_, restarted) = world.eventually("the kubelet restarts it", again, |count| *count > before).await?;
     world.condition(ConditionType::Ready, "True").await?;
     let token = world.sign_in(&world.alice).await?.access_token;
     let answer = callers::call(world, &token, "get_user_details").await?;
@@ -187,8 +197,8 @@ pub(super) async fn killed(world: &World) -> anyhow::Result<Evidence> {
     let (_, replaced) = world.eventually("another pod is ready", others, is_another).await?;
     world.condition(ConditionType::Ready, "True").await?;
     Ok(vec![
-        format!("its process killed, it ran again {restarted:.1?} later, in the same pod"),
-        format!("its pod deleted, another was ready {replaced:.1?} later"),
+        format!("after a kill of its process, it ran again {restarted:.1?} later, in the same pod"),
+        format!("after the deletion of its pod, another was ready {replaced:.1?} later"),
     ])
 }
 
@@ -206,11 +216,11 @@ pub(super) async fn hanging(world: &World) -> anyhow::Result<Evidence> {
     let unavailable = world.condition(ConditionType::Available, "False").await?;
     let noticed = start.elapsed();
     let again = || async { Ok(world.pods().await?.iter().map(restarts).max().unwrap_or_default()) };
-    world.eventually("its liveness probe has it started again", again, |count| *count > before).await?;
+    world.eventually("its liveness probe restarts it", again, |count| *count > before).await?;
     world.condition(ConditionType::Ready, "True").await?;
     Ok(vec![
-        format!("stopped, it was out of service {noticed:.1?} later: {}", unavailable.message),
-        format!("its liveness probe had it started again, and it was Ready {:.1?} after it stopped", start.elapsed()),
+        format!("{noticed:.1?} after it stopped, it was out of service: {}", unavailable.message),
+        format!("its liveness probe restarted it, and it was Ready {:.1?} after it stopped", start.elapsed()),
     ])
 }
 
@@ -219,7 +229,7 @@ pub(super) async fn eviction(world: &World) -> anyhow::Result<Evidence> {
     let budget = world.kubectl(&["get", "poddisruptionbudget", SERVER, "-o", "name"]).await?;
     ensure!(budget.contains(SERVER), "two pods have no PodDisruptionBudget");
     let pods = staying(world).await?;
-    let [first, second] = pods.as_slice() else { bail!("not two pods but {}", pods.len()) };
+    let [first, second] = pods.as_slice() else { bail!("two pods expected, not {}", pods.len()) };
     // The usual client would repeat the request, and never show the refusal.
     let mut impatient = world.stack.control_plane.config();
     impatient.default_retry = false;
@@ -234,17 +244,17 @@ pub(super) async fn eviction(world: &World) -> anyhow::Result<Evidence> {
     evict(first).await.context("the first eviction")?;
     let refused = match evict(second).await {
         Err(kube::Error::Api(status)) if status.code == 429 => status.message,
-        other => bail!("the second eviction was to be refused: {other:?}"),
+        other => bail!("the second eviction should be refused: {other:?}"),
     };
     let start = Instant::now();
-    world.eventually("there is room again", allowed, |allowed| allowed == "1").await?;
-    evict(second).await.context("the second eviction, once there was room")?;
+    world.eventually("the budget allows an eviction again", allowed, |allowed| allowed == "1").await?;
+    evict(second).await.context("the second eviction, once the budget allowed it")?;
     let room = start.elapsed();
     world.eventually("two pods are ready", || ready(world), |ready| *ready == 2).await?;
     scale(world, 1).await?;
     Ok(vec![
         format!("the first of two pods was evicted, the second refused: {refused}"),
-        format!("{room:.1?} later there was room, and it went, too"),
+        format!("{room:.1?} later the budget allowed it, and it was evicted, too"),
     ])
 }
 
@@ -337,7 +347,7 @@ pub(super) async fn rotated(world: &World) -> anyhow::Result<Evidence> {
     ensure!(restarts(&pod_of(world, ROTATING).await?) == 0, "the pod was restarted");
     world.kubectl(&["delete", "mcpserver", ROTATING]).await?;
     Ok(vec![format!(
-        "renewed by the kubelet {} s after the pod was made, and exchanged after the first had expired; no restart",
+        "renewed by the kubelet {} s after the pod's creation, and exchanged after the first had expired; no restart",
         token.issued - created
     )])
 }

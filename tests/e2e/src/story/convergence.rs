@@ -37,16 +37,16 @@ async fn edited_deployment(world: &World) -> anyhow::Result<String> {
                 && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
         }))
     };
-    world.eventually("the operator holds the number", is_held, |is_held| *is_held).await?;
+    world.eventually("the operator sets the number", is_held, |is_held| *is_held).await?;
     let before = Some(1);
     let marker = world.stack.control_plane.audit().mark()?;
     world.kubectl(&["scale", "deployment", SERVER, "--replicas=3"]).await?;
     let replicas = || async { Ok(api.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };
-    let (_, took) = world.eventually("the Deployment is put back", replicas, |now| *now == before).await?;
+    let (_, took) = world.eventually("the Deployment is corrected", replicas, |now| *now == before).await?;
     world.condition(ConditionType::Available, "True").await?;
     let writes = writes(world, marker, Some("deployments")).await?;
     ensure!(writes.len() == 1, "the Deployment was written {} times: {writes:?}", writes.len());
-    Ok(format!("a Deployment scaled by hand was put back after {took:.1?}, by one write"))
+    Ok(format!("a Deployment scaled by hand was corrected after {took:.1?}, by one write"))
 }
 
 async fn deleted_config_map(world: &World) -> anyhow::Result<String> {
@@ -79,11 +79,11 @@ async fn foreign_object(world: &World) -> anyhow::Result<String> {
     world.apply(&server.to_string()).await?;
     let conflicted = world.condition_of("stranger", ConditionType::Conflicted, "True").await?;
     let deployment = Api::<Deployment>::namespaced(world.kube.clone(), &world.namespace).get_opt("stranger").await?;
-    ensure!(deployment.is_none(), "a Deployment stands on a policy that is not ours");
+    ensure!(deployment.is_none(), "a Deployment uses a policy that is not ours");
     let after = api.get("stranger-policy").await?.metadata.resource_version;
     ensure!(before == after, "the foreign ConfigMap was written");
     world.kubectl(&["delete", "mcpserver/stranger", "configmap/stranger-policy"]).await?;
-    Ok(format!("a ConfigMap that was there before: {}", conflicted.message))
+    Ok(format!("a ConfigMap that existed before: {}", conflicted.message))
 }
 
 async fn quiet(world: &World) -> anyhow::Result<String> {
@@ -99,7 +99,7 @@ async fn quiet(world: &World) -> anyhow::Result<String> {
     tokio::time::sleep(QUIET).await;
     let writes = writes(world, marker, None).await?;
     ensure!(writes.is_empty(), "in a steady state the operator wrote {writes:?}");
-    Ok(format!("then {QUIET:?} without a single write by the operator, by the API server's audit log"))
+    Ok(format!("then {QUIET:?} without a write by the operator, in the API server's audit log"))
 }
 
 /// Returns the operator's writes in this world's namespace: to one resource, or, if none is named, to everything except

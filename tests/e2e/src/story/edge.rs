@@ -17,7 +17,7 @@ pub(super) async fn exposure(world: &World) -> anyhow::Result<Evidence> {
     let refused = world.condition(ConditionType::Exposed, "False").await?;
     ensure!(refused.message.contains("ListenerSet"), "the Gateway is not quoted: {}", refused.message);
     let ready = world.condition(ConditionType::Ready, "False").await?;
-    ensure!(ready.message == refused.message, "Ready does not say so: {}", ready.message);
+    ensure!(ready.message == refused.message, "Ready does not report it: {}", ready.message);
     evidence.push(format!("the Gateway no longer allows it: {}", refused.message));
     world.allow_listeners("All").await?;
     world.condition(ConditionType::Ready, "True").await?;
@@ -52,9 +52,9 @@ pub(super) async fn conflict(world: &World) -> anyhow::Result<Evidence> {
     world.apply(&format!("---\n{namespace}\n---\n{server}\n")).await?;
     let conflicted = world.condition_in(&elsewhere, "late", ConditionType::Conflicted, "True").await?;
     ensure!(conflicted.reason == "HostTaken", "it is {}: {}", conflicted.reason, conflicted.message);
-    ensure!(!conflicted.message.contains(&world.namespace), "another team is named: {}", conflicted.message);
+    ensure!(!conflicted.message.contains(&world.namespace), "the message names another team: {}", conflicted.message);
     world.condition(ConditionType::Ready, "True").await?;
     let mine = world.server().await?.name_any();
     world.stack.kubectl(&["delete", "namespace", &elsewhere, "--wait=false"], None).await?;
-    Ok(vec![format!("the younger is told: {}", conflicted.message), format!("{mine} stays Ready")])
+    Ok(vec![format!("the younger server gets: {}", conflicted.message), format!("{mine} stays Ready")])
 }

@@ -15,7 +15,7 @@ const NAME: &str = "kubernetes";
 pub(super) async fn comes_true(world: &World) -> anyhow::Result<Evidence> {
     let before = world.condition(ConditionType::FederationReady, "False").await?;
     ensure!(before.message.contains("AADSTS70025"), "no AADSTS code in: {}", before.message);
-    ensure!(before.message.contains(&world.subject()), "the message does not say which subject: {}", before.message);
+    ensure!(before.message.contains(&world.subject()), "the message does not name the subject: {}", before.message);
 
     let credential = credential(world).await?;
     ensure!(credential.subject == world.subject(), "status.federation.subject is {}", credential.subject);
@@ -40,7 +40,7 @@ async fn credential_of(world: &World, server: &str, name: &str) -> anyhow::Resul
         told.as_ref().is_some_and(|told: &mcp_entra_crds::FederatedCredential| told.issuer.is_some())
     };
     let (told, _) = world.eventually("status.federation with an issuer", told, known).await?;
-    let told = told.context("eventually returns what was wanted")?;
+    let told = told.context("eventually only returns a success")?;
     Ok(FederatedCredential {
         name: name.into(),
         issuer: told.issuer.unwrap_or_default(),
@@ -77,7 +77,7 @@ async fn restore(world: &World, credential: FederatedCredential) -> anyhow::Resu
     control.add_federated_credential(world.tenant, world.server_app, credential)?;
     world.condition(ConditionType::FederationReady, "True").await?;
     ensure!(exchanges() > before, "FederationReady is True, and Entra saw no exchange");
-    Ok("created in Entra: FederationReady=True, from an exchange that Entra has in its log".to_owned())
+    Ok("created in Entra: FederationReady=True, from an exchange in Entra's log".to_owned())
 }
 
 pub(super) async fn is_revoked_and_restored(world: &World) -> anyhow::Result<Evidence> {
@@ -91,13 +91,13 @@ pub(super) async fn is_revoked_and_restored(world: &World) -> anyhow::Result<Evi
     ensure!(gone.message.contains("AADSTS7002"), "no AADSTS code in: {}", gone.message);
     let ready = world.condition(ConditionType::Ready, "False").await?;
     let answer = callers::call(world, &alice, "get_user_details").await?;
-    ensure!(answer.is_tool_result(), "what is cached for alice is gone with the credential: {answer:?}");
+    ensure!(answer.is_tool_result(), "the cache for alice ended with the credential: {answer:?}");
 
     let restored = restore(world, credential).await?;
     world.condition(ConditionType::Ready, "True").await?;
     Ok(vec![
         format!("removed: {}", gone.message),
-        format!("{SERVER} is not Ready ({}), while alice keeps what is cached", ready.reason),
+        format!("{SERVER} is not Ready ({}), while alice keeps her cached results", ready.reason),
         restored,
     ])
 }

@@ -41,10 +41,10 @@ pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
         .await?;
     // A change that must not happen cannot be awaited.
     tokio::time::sleep(LEFT_ALONE).await;
-    ensure!(replicas().await? == Some(3), "the operator fought the autoscaler");
+    ensure!(replicas().await? == Some(3), "the operator changed the autoscaler's number");
     world.condition(ConditionType::Ready, "True").await?;
     let mut evidence =
-        vec![format!("the autoscaler's 3 pods were left alone for {LEFT_ALONE:?}, and {SERVER} is Ready")];
+        vec![format!("the autoscaler's 3 pods were unchanged for {LEFT_ALONE:?}, and {SERVER} is Ready")];
 
     evidence.push(roll_out(world).await?);
     patch(world, json!({"replicas": 1, "autoscaling": null})).await?;
@@ -86,7 +86,7 @@ async fn roll_out(world: &World) -> anyhow::Result<String> {
         failed.len(),
         failed.first().context("one")?
     );
-    Ok(format!("every pod was replaced while {CALLERS} callers called: none of {calls} calls failed"))
+    Ok(format!("every pod was replaced during the calls of {CALLERS} callers: none of {calls} calls failed"))
 }
 
 async fn replace(world: &World) -> anyhow::Result<()> {
@@ -94,7 +94,7 @@ async fn replace(world: &World) -> anyhow::Result<()> {
     patch(world, json!({"podTemplate": {"env": [{"name": "TZ", "value": "UTC"}]}})).await?;
     world
         .eventually(
-            "every pod is another",
+            "every pod is new",
             || names(world),
             // As many as before would be too many if a pod of an earlier roll-out was still terminating.
             |names| !names.is_empty() && names.iter().all(|name| !old.contains(name)),

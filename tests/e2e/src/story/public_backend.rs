@@ -28,7 +28,7 @@ pub(super) async fn stands_behind_entra(world: &World) -> anyhow::Result<Evidenc
     let (alice, bob) = (world.sign_in(&world.alice).await?.access_token, world.sign_in(&world.bob).await?.access_token);
     let (shown, hidden) =
         (callers::tools_at(world, url.clone(), &alice).await?, callers::tools_at(world, url.clone(), &bob).await?);
-    ensure!(shown == [GRANTED] && hidden.is_empty(), "alice is shown {shown:?}, bob {hidden:?}");
+    ensure!(shown == [GRANTED] && hidden.is_empty(), "alice sees {shown:?}, bob {hidden:?}");
 
     let asked = json!({"name": GRANTED, "arguments": {"timezone": "Asia/Tokyo"}});
     let time = callers::call_at(world, &url, &alice, &asked).await?;
@@ -38,7 +38,7 @@ pub(super) async fn stands_behind_entra(world: &World) -> anyhow::Result<Evidenc
     ensure!(refused.status == 403, "bob is not refused: {refused:?}");
     let converted = json!({"source_timezone": "Asia/Tokyo", "time": "12:00", "target_timezone": "Europe/Stockholm"});
     let ungranted = callers::call_at(world, &url, &alice, &json!({"name": OTHER, "arguments": converted})).await?;
-    ensure!(ungranted.status == 403, "a tool that nothing grants: {ungranted:?}");
+    ensure!(ungranted.status == 403, "a tool without a grant: {ungranted:?}");
     backends::delete(world, NAME).await?;
-    Ok(vec![format!("alice is shown {GRANTED} alone, and told: {text}; bob is shown nothing and answered 403")])
+    Ok(vec![format!("alice only sees {GRANTED}, which returns: {text}; bob sees no tool and gets 403")])
 }

@@ -53,7 +53,7 @@ pub(super) async fn followed(world: &World) -> anyhow::Result<Evidence> {
     let said = bash(world, &folder, &commands.join("\n")).await?;
     stack.is_installed().await;
     let answer = said.lines().last().unwrap_or_default();
-    ensure!(answer.contains(&world.alice.display_name), "alice's profile is not what the last command prints:\n{said}");
+    ensure!(answer.contains(&world.alice.display_name), "the last command does not print alice's profile:\n{said}");
     // The story begins without a server, and without its settings in Entra.
     server::is_deleted(world).await?;
     world.kubectl(&["delete", "mcprolemappings", "--all"]).await?;
@@ -162,7 +162,7 @@ mod tests {
         ```yaml\n   a:\n     b: 1\n   ```\n\n### Sub\n\n$ three\n\n## Next\n\n$ four\n";
 
     #[test]
-    fn commands_are_what_is_behind_a_prompt_in_the_section_with_their_continuations() {
+    fn commands_are_the_lines_after_a_prompt_with_their_continuations() {
         assert_eq!(commands(section(TEXT).unwrap()), ["one \\\n--more", "two 'a\nb'"]);
         assert!(section("# a\n").is_err());
     }

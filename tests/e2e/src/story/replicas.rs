@@ -18,14 +18,14 @@ pub(super) async fn hand_over(world: &World) -> anyhow::Result<Evidence> {
     // Only a leader does this work.
     world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", r#"{"spec":{"replicas":2}}"#]).await?;
     let replicas = || async { Ok(world.server().await?.status.map(|status| status.ready_replicas)) };
-    world.eventually("the change is made", replicas, |replicas| *replicas == Some(2)).await?;
+    world.eventually("the change is applied", replicas, |replicas| *replicas == Some(2)).await?;
     let worked = start.elapsed();
     world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", r#"{"spec":{"replicas":1}}"#]).await?;
-    world.eventually("the change is taken back", replicas, |replicas| *replicas == Some(1)).await?;
+    world.eventually("the change is reverted", replicas, |replicas| *replicas == Some(1)).await?;
     world.condition(ConditionType::Ready, "True").await?;
-    ensure!(next.is_some(), "eventually returns what was wanted");
+    ensure!(next.is_some(), "eventually only returns a success");
     Ok(vec![
-        format!("{killed}, the leader, was killed; {} led {took:.1?} later", next.unwrap_or_default()),
-        format!("{worked:.1?} after the kill a second pod was ready that only a leader could have made"),
+        format!("the leader {killed} was killed; {} led {took:.1?} later", next.unwrap_or_default()),
+        format!("{worked:.1?} after the kill, a second pod was ready, which only a leader creates"),
     ])
 }

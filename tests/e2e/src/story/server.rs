@@ -19,7 +19,7 @@ const EXPOSING: [(&str, &str); 3] =
 /// Invalid manifests, and the field that the refusal must name.
 fn bad_manifests() -> [(&'static str, &'static str, Value); 4] {
     [
-        ("a tenant that is no GUID", "spec.entra.tenantId", json!({"spec": {"entra": {"tenantId": "contoso.com"}}})),
+        ("a tenant that is not a GUID", "spec.entra.tenantId", json!({"spec": {"entra": {"tenantId": "contoso.com"}}})),
         (
             "a client secret in an env list",
             "spec.podTemplate.env",
@@ -53,7 +53,7 @@ pub(super) async fn runs(world: &World) -> anyhow::Result<Evidence> {
     world.apply(&world.manifests()?).await?;
     let running = || async { Ok(world.pods().await?.into_iter().find(is_running)) };
     let (pod, _) = world.eventually("a running pod of the server", running, Option::is_some).await?;
-    let pod = pod.context("eventually returns what was wanted")?;
+    let pod = pod.context("eventually only returns a success")?;
 
     let namespace = &world.namespace;
     owned::<ServiceAccount>(world, SERVER).await?;
@@ -112,7 +112,7 @@ pub(super) async fn is_deleted(world: &World) -> anyhow::Result<Evidence> {
     let left = || async { children(world).await };
     let (_, took) = world.eventually("no child is left", left, Vec::is_empty).await?;
     Ok(vec![format!(
-        "its ServiceAccount, ConfigMaps, Deployment, Service, Certificate, ListenerSet, HTTPRoute and pods were gone {took:.1?} later"
+        "its ServiceAccount, ConfigMaps, Deployment, Service, Certificate, ListenerSet, HTTPRoute and pods were deleted {took:.1?} later"
     )])
 }
 

@@ -31,13 +31,13 @@ pub(super) async fn overage(world: &World) -> anyhow::Result<Evidence> {
     let asked = requests.iter().find(|request| {
         request.user == Some(world.carol.oid) && request.path.ends_with("/checkMemberGroups") && request.status == 200
     });
-    asked.context("nobody asked Graph for carol's groups")?;
+    asked.context("Graph got no request for carol's groups")?;
 
     world.kubectl(&["delete", "mcprolemapping", MAPPING]).await?;
     world.eventually("carol may no longer call", status, |status| *status == 403).await?;
     Ok(vec![
         "carol's token names no group: she has more than 200".to_owned(),
-        "Graph was asked, as carol, for the mapping's own group; by it she could call, and could not without"
+        "Graph was asked, as carol, for the mapping's group; with it she could call, and without it she could not"
             .to_owned(),
     ])
 }
@@ -52,7 +52,7 @@ pub(super) async fn step_up(world: &World) -> anyhow::Result<Evidence> {
 
     let other = sign_in(world, &world.bob, json!({"acrs": {"essential": true, "value": "c2"}})).await?;
     let refused = call(world, &other, TOOL).await?;
-    ensure!(!refused.is_tool_result(), "another context lets bob in: {refused:?}");
+    ensure!(!refused.is_tool_result(), "another context gives bob access: {refused:?}");
     let after = sign_in(world, &world.bob, claims.clone()).await?;
     let answer = call(world, &after, TOOL).await?;
     ensure!(answer.is_tool_result(), "bob is refused after he met the challenge: {answer:?}");
@@ -63,7 +63,7 @@ pub(super) async fn step_up(world: &World) -> anyhow::Result<Evidence> {
     Ok(vec![
         format!("401, WWW-Authenticate: {}", challenged.challenge.unwrap_or_default()),
         format!("its claims: {claims}"),
-        "bob signed in again with these claims, and could call; with those of another context he could not".to_owned(),
+        "bob signed in again with these claims, and could call; with another context he could not".to_owned(),
     ])
 }
 
@@ -83,8 +83,8 @@ pub(super) async fn revoked(world: &World) -> anyhow::Result<Evidence> {
     ensure!(!again.is_tool_result(), "the token of the revoked session works again: {again:?}");
     Ok(vec![
         format!("401, WWW-Authenticate: {}", challenged.challenge.unwrap_or_default()),
-        format!("its claims, as Graph asked for them: {claims}"),
-        "alice signed in again with these claims, and could call; the old token did not come to life again".to_owned(),
+        format!("its claims, as in Graph's challenge: {claims}"),
+        "alice signed in again with these claims, and could call; the old token stayed refused".to_owned(),
     ])
 }
 

@@ -15,9 +15,9 @@ use crate::report::Evidence;
 pub(super) async fn refused(world: &World) -> anyhow::Result<Evidence> {
     let tokens = world.sign_in(&world.alice).await?;
     let good = &tokens.access_token;
-    let id_token = tokens.id_token.context("openid was asked for")?;
+    let id_token = tokens.id_token.context("openid was requested")?;
     let answer = call(world, good, "get_user_details").await?;
-    ensure!(answer.is_tool_result(), "the token that the others are made of is refused: {answer:?}");
+    ensure!(answer.is_tool_result(), "the original of the other tokens is refused: {answer:?}");
     let asked_of_graph = graph_requests(world);
 
     let mut evidence = Vec::new();

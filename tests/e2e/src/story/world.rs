@@ -360,7 +360,7 @@ impl World {
             .map(|known| format!("  {}={} {}: {}", known.type_, known.status, known.reason, known.message))
             .collect();
         bail!(
-            "{kind} of {namespace}/{server} did not become {status} within {:?}; its conditions:\n{}\nthe operator's last lines:\n{}",
+            "{kind} of {namespace}/{server} did not become {status} within {:?}; its conditions:\n{}\nlast log lines of the operator:\n{}",
             self.patience,
             now.join("\n"),
             self.stack.operator_log().await?
