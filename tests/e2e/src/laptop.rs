@@ -59,13 +59,13 @@ pub const STEPS: &[(&str, Play)] = &[
     ("The first call opens the browser, alice signs in, and her profile comes from Graph as herself", |laptop| {
         Box::pin(laptop.signs_in())
     }),
-    ("The client is restarted, and alice need not sign in again", |laptop| Box::pin(laptop.restarts())),
-    ("An hour later her token has expired, and is refreshed without her", |laptop| Box::pin(laptop.refreshes())),
-    ("Her session is revoked: the browser opens again, and bob is not let in in her place", |laptop| {
+    ("The client is restarted, and alice does not sign in again", |laptop| Box::pin(laptop.restarts())),
+    ("An hour later her token has expired, and is refreshed without a sign-in", |laptop| Box::pin(laptop.refreshes())),
+    ("Her session is revoked: the browser opens again, and bob cannot sign in instead", |laptop| {
         Box::pin(laptop.is_revoked())
     }),
-    ("A tool that writes is there only where it is allowed by name", |laptop| Box::pin(laptop.writes())),
-    ("She signs out, and nothing of it stays on the laptop", |laptop| Box::pin(laptop.signs_out())),
+    ("A tool that writes exists only if it is allowed by name", |laptop| Box::pin(laptop.writes())),
+    ("She signs out, and none of her data stays on the laptop", |laptop| Box::pin(laptop.signs_out())),
 ];
 
 impl Laptop {
@@ -186,7 +186,7 @@ impl Laptop {
     async fn signs_in_as(&self, user: &str) -> anyhow::Result<Shown> {
         let mut openings = self.openings.lock().await;
         let address = timeout(PATIENCE, openings.next_line()).await.context("no browser opens")??;
-        let address = address.context("what opens browsers is gone")?;
+        let address = address.context("the reader of opened addresses has ended")?;
         Browser::new(&Authority::from(&self.emulator))?.sign_in(&address, user).await
     }
 
@@ -203,7 +203,7 @@ impl Laptop {
         let tools = self.tools(&client).await?;
         ensure!(tools == [PROFILE, "list_my_messages"], "it lists {tools:?}");
         let asked = self.emulator.control().requests();
-        ensure!(asked.is_empty() && self.opened().is_empty(), "it asked {asked:?}");
+        ensure!(asked.is_empty() && self.opened().is_empty(), "it sent requests: {asked:?}");
         client.cancel().await?;
         Ok(vec![format!(
             "handshake after {answered:.1?}; tools {}; neither Entra nor Graph was asked",
@@ -249,7 +249,7 @@ impl Laptop {
         let client = self.client(&[]).await?;
         let (answer, shown) = tokio::join!(call(&client), self.signs_in_as(BOB));
         let (answer, shown) = (answer?, shown?);
-        ensure!(answer.is_error == Some(true) && shown.status == 400, "bob got in: {answer:?}");
+        ensure!(answer.is_error == Some(true) && shown.status == 400, "bob signed in: {answer:?}");
         let told = text_of(&answer);
         let (answer, shown) = tokio::join!(call(&client), self.signs_in_as(ALICE));
         let name = name_in(&answer?)?;

@@ -26,7 +26,7 @@ pub struct Announced {
 
 /// Error for an address that is not of a pod of the testbed.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{0} is no pod address of the testbed: those lie in 10.244.0.0/16")]
+#[error("{0} is not a pod address of the testbed: those are in 10.244.0.0/16")]
 pub struct NotAPodAddress(String);
 
 impl Announced {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_address_is_a_pods() {
+    fn no_other_address_is_of_a_pod() {
         for text in ["10.245.3.17", "10.0.0.1", "127.244.3.17", "192.168.0.1", "::1", "10.244.3", "localhost", ""] {
             assert_eq!(text.parse::<Announced>(), Err(NotAPodAddress(text.to_owned())));
         }

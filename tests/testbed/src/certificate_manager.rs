@@ -146,7 +146,7 @@ impl Issuer {
                         match tokio::time::timeout(PATIENCE, self.issue(certificate, &behaviour, valid)).await {
                             Ok(Ok(())) => {}
                             Ok(Err(error)) => tracing::warn!("issue {namespace}/{name}: {error:#}"),
-                            Err(_) => tracing::warn!("issue {namespace}/{name}: time-out"),
+                            Err(_) => tracing::warn!("issue {namespace}/{name}: timeout"),
                         }
                     }
                 }

@@ -77,5 +77,5 @@ pub async fn rendered(helm: &Helm, arguments: &[&str]) -> anyhow::Result<Vec<Val
     let text = helm.run(&[&usual[..], arguments].concat()).await?;
     let documents = serde_yaml::Deserializer::from_str(&text).map(serde::Deserialize::deserialize);
     let objects: Result<Vec<Value>, _> = documents.collect();
-    Ok(objects.context("what Helm renders is no YAML")?.into_iter().filter(|object| !object.is_null()).collect())
+    Ok(objects.context("the output of Helm is not YAML")?.into_iter().filter(|object| !object.is_null()).collect())
 }

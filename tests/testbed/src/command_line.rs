@@ -38,7 +38,7 @@ impl CommandLine {
     pub(crate) async fn fail(self, input: Option<&str>) -> anyhow::Result<String> {
         let name = self.name.clone();
         let output = self.output(input).await?;
-        ensure!(!output.status.success(), "{name} was to be refused, and was not");
+        ensure!(!output.status.success(), "{name} should fail, and succeeded");
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -58,6 +58,6 @@ impl CommandLine {
         tokio::time::timeout(self.limit, child.wait_with_output())
             .await
             .with_context(|| format!("{name} did not end within {} s", self.limit.as_secs()))?
-            .with_context(|| format!("{name} cannot be awaited"))
+            .with_context(|| format!("wait for {name}"))
     }
 }

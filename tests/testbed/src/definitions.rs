@@ -110,7 +110,7 @@ fn definition(text: &str) -> anyhow::Result<Value> {
     let documents = serde_yaml::Deserializer::from_str(text).map(Value::deserialize);
     let mut found: Vec<Value> = documents.collect::<Result<_, _>>()?;
     found.retain(|document| document.get("kind").and_then(Value::as_str) == Some("CustomResourceDefinition"));
-    found.pop().context("it holds no CustomResourceDefinition")
+    found.pop().context("it contains no CustomResourceDefinition")
 }
 
 /// Folder of each required module, by its path. The first call fetches them.
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_definition_is_found_behind_an_empty_document_and_nothing_else_is_one() {
+    fn empty_documents_and_other_kinds_are_skipped() {
         let text = "---\n---\nkind: CustomResourceDefinition\nmetadata: {name: a}\n---\nkind: ConfigMap\n";
         assert_eq!(definition(text).unwrap()["metadata"]["name"], "a");
         assert!(definition("kind: ConfigMap\n").is_err());

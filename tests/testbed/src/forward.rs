@@ -56,7 +56,7 @@ impl hyper::body::Body for Limited {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.over.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
-            return Poll::Ready(Some(Err("the time for this answer is over".into())));
+            return Poll::Ready(Some(Err("the timeout of this answer has passed".into())));
         }
         Pin::new(&mut self.body).poll_frame(context).map_err(Into::into)
     }
@@ -83,7 +83,7 @@ pub(crate) enum ForwardError {
     Unreachable(Vec<String>),
     #[error("{at} did not answer: {error}")]
     NoAnswer { at: SocketAddrV4, error: hyper::Error },
-    #[error("the request's target is no path: {0}")]
+    #[error("the request's target is not a path: {0}")]
     NoPath(#[from] http::Error),
 }
 

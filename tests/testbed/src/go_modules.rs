@@ -21,8 +21,8 @@ struct Module {
 /// Fetches modules that the `go.mod` in a folder of `tests/control-plane` requires, all if none is named. Returns the
 /// folder of each module by its path.
 pub(crate) fn fetch(folder: &str, modules: &[&str]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
-    const INSTALL: &str = "install Go 1.26 or newer (https://go.dev/dl/): definitions and schemas of others come from Go \
-        modules, also where MCP_ENTRA_CONTROL_PLANE or KUBEBUILDER_ASSETS names a control plane";
+    const INSTALL: &str = "install Go 1.26 or newer (https://go.dev/dl/): third-party definitions and schemas come from Go \
+        modules, even if MCP_ENTRA_CONTROL_PLANE or KUBEBUILDER_ASSETS names a control plane";
     let fetched = Command::new("go")
         .args(["mod", "download", "-json"])
         .args(modules)
@@ -37,7 +37,7 @@ pub(crate) fn fetch(folder: &str, modules: &[&str]) -> anyhow::Result<BTreeMap<S
     let modules = serde_json::Deserializer::from_slice(&fetched.stdout).into_iter::<Module>();
     modules
         .map(|module| {
-            let Module { path, dir } = module.context("what `go mod download -json` prints")?;
+            let Module { path, dir } = module.context("output of `go mod download -json`")?;
             let dir = dir.with_context(|| format!("Go did not fetch {path}"))?;
             Ok((path, dir))
         })

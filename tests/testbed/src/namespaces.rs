@@ -83,7 +83,7 @@ pub fn enter(arguments: &[String]) -> anyhow::Result<ExitStatus> {
 /// # Errors
 /// If we are not root.
 pub fn ensure_root() -> anyhow::Result<()> {
-    ensure!(Uid::effective().is_root(), "only root can make the namespaces that a real node runs in: run it as root");
+    ensure!(Uid::effective().is_root(), "only root can make the namespaces of a real node: run it as root");
     Ok(())
 }
 
@@ -221,7 +221,7 @@ fn hierarchies() -> anyhow::Result<Vec<PathBuf>> {
             kind.starts_with("cgroup").then(|| folder.into())
         })
         .collect();
-    ensure!(!found.is_empty(), "no control groups are mounted: containers need them");
+    ensure!(!found.is_empty(), "no control groups are mounted, and containers need them");
     Ok(found)
 }
 

@@ -59,10 +59,10 @@ async fn handle(request: Request<Incoming>, guard: Option<Arc<(NetworkPolicies, 
 
 fn target(method: &Method, uri: &Uri) -> Result<Target, String> {
     if method != Method::GET {
-        return Err(format!("this proxy passes on GET alone, not {method}"));
+        return Err(format!("this proxy only forwards GET, not {method}"));
     }
     if uri.scheme() != Some(&Scheme::HTTP) {
-        return Err("this proxy passes on http://10.244.B.C:PORT/… alone".to_owned());
+        return Err("this proxy only forwards http://10.244.B.C:PORT/…".to_owned());
     }
     let pod = uri.host().unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
     Ok(Target { pod, port: uri.port_u16().unwrap_or(80) })
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_get_to_an_announced_address_has_a_target_and_nothing_else_has() {
+    fn only_a_get_to_an_announced_address_has_a_target() {
         let target = |method, uri: &str| target(&method, &uri.parse().unwrap());
         let found = target(Method::GET, "http://10.244.1.2:9090/status").unwrap();
         assert_eq!(found, Target { pod: crate::address::Announced::new(1, 2), port: 9090 });

@@ -92,7 +92,7 @@ where
         Some(tls) => match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
             Ok(Ok(stream)) => tokio_util::either::Either::Right(stream),
             Ok(Err(error)) => return tracing::debug!("TLS handshake: {error}"),
-            Err(_) => return tracing::debug!("TLS handshake: time-out"),
+            Err(_) => return tracing::debug!("TLS handshake: timeout"),
         },
     };
     let service = service_fn(move |request| {

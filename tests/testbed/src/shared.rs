@@ -63,5 +63,5 @@ where
             }
         })
     });
-    started.recv().context("it panicked while it started")?
+    started.recv().context("it panicked during its start")?
 }

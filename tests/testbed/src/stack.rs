@@ -132,7 +132,7 @@ impl Stack {
         for archive in images {
             node.import(archive).await.with_context(|| format!("import {}", archive.display()))?;
         }
-        report("containerd, kubelet, kube-proxy and CoreDNS, and the images imported");
+        report("containerd, kubelet, kube-proxy and CoreDNS, with the imported images");
         let entra = Configuration {
             host: ENTRA_HOST.to_owned(),
             trusted_ca_files: vec![control_plane.ca_file()],

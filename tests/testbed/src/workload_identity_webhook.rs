@@ -115,7 +115,7 @@ async fn review(request: Request<Incoming>, installed: Arc<Installed>) -> Respon
             response.headers_mut().insert(header::CONTENT_TYPE, json);
             response
         }
-        Err(error) => answer(StatusCode::BAD_REQUEST, format!("no AdmissionReview: {error:#}")),
+        Err(error) => answer(StatusCode::BAD_REQUEST, format!("invalid AdmissionReview: {error:#}")),
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_and_init_containers_that_the_pod_names_get_neither_token_nor_variables() {
+    fn skipped_containers_and_init_containers_get_neither_token_nor_variables() {
         let container = |name: &str| json!({ "name": name });
         let spec = json!({
             "containers": [container("server"), container("beside")],

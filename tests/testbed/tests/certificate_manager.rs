@@ -70,7 +70,7 @@ impl Bed {
 }
 
 #[tokio::test]
-async fn a_certificate_of_the_issuer_is_issued_and_follows_its_names_and_anothers_is_left_alone() {
+async fn only_certificates_of_the_issuer_are_issued_and_they_follow_their_names() {
     let bed = Bed::new().await;
     bed.ask("theirs", "another", "a.example.com").await;
     bed.ask("web", &bed.namespace, "b.example.com").await;
@@ -94,7 +94,7 @@ async fn a_certificate_of_the_issuer_is_issued_and_follows_its_names_and_another
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_not_ready_and_an_order_that_fails_are_told_until_it_goes_well() {
+async fn an_unready_issuer_and_a_failed_order_are_reported_until_they_recover() {
     let bed = Bed::new().await;
     bed.manager.behave(&bed.namespace, Behaviour::Wait);
     bed.ask("web", &bed.namespace, "a.example.com").await;
@@ -112,14 +112,14 @@ async fn an_issuer_that_is_not_ready_and_an_order_that_fails_are_told_until_it_g
 }
 
 #[tokio::test]
-async fn a_certificate_runs_out_and_another_is_issued_when_its_secret_is_gone() {
+async fn an_expired_certificate_is_replaced_when_its_secret_is_deleted() {
     let bed = Bed::new().await;
     bed.manager.behave(&bed.namespace, Behaviour::IssueFor(Duration::from_secs(3)));
     bed.ask("web", &bed.namespace, "a.example.com").await;
     bed.until_says("Ready", "True", "Ready", "").await;
     bed.until_says("Ready", "False", "Expired", "Certificate expired on ").await;
     bed.manager.behave(&bed.namespace, Behaviour::IssueExpired);
-    until("it was over an hour ago", async || {
+    until("it expired an hour ago", async || {
         let status = bed.certificates().get("web").await.unwrap().data["status"].clone();
         let end: Timestamp = status["notAfter"].as_str().unwrap().parse().unwrap();
         end < Timestamp::now() - jiff::SignedDuration::from_mins(59)

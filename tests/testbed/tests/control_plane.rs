@@ -19,7 +19,7 @@ fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn kubectl_tells_the_true_version_of_both_sides() {
+async fn kubectl_prints_the_true_version_of_client_and_server() {
     let plane = control_plane();
     let versions: Value = serde_json::from_str(&kubectl(&plane.kubeconfig(), &["version", "--output=json"])).unwrap();
     for side in ["clientVersion", "serverVersion"] {
@@ -28,7 +28,7 @@ async fn kubectl_tells_the_true_version_of_both_sides() {
 }
 
 #[tokio::test]
-async fn anyone_can_verify_a_service_account_token_by_the_issuers_discovery_and_nothing_else_is_open() {
+async fn only_the_issuers_discovery_is_public_and_it_verifies_service_account_tokens() {
     let plane = control_plane();
     let namespace = namespace().await;
     let accounts: Api<ServiceAccount> = Api::namespaced(plane.client().unwrap(), &namespace);
@@ -65,7 +65,7 @@ async fn anyone_can_verify_a_service_account_token_by_the_issuers_discovery_and_
 }
 
 #[tokio::test]
-async fn a_service_accounts_kubeconfig_can_what_the_account_may_and_no_more() {
+async fn a_service_accounts_kubeconfig_has_exactly_the_rights_of_the_account() {
     let plane = control_plane();
     let namespace = namespace().await;
     let accounts: Api<ServiceAccount> = Api::namespaced(plane.client().unwrap(), &namespace);
@@ -84,7 +84,7 @@ async fn a_kubeconfig_for_an_account_that_does_not_exist_is_an_error_that_names_
 }
 
 #[tokio::test]
-async fn the_audit_log_tells_of_writes_and_not_of_reads() {
+async fn the_audit_log_contains_writes_and_no_reads() {
     let plane = control_plane();
     let namespace = namespace().await;
     let maps: Api<ConfigMap> = Api::namespaced(plane.client().unwrap(), &namespace);
@@ -114,7 +114,7 @@ async fn the_audit_log_tells_of_writes_and_not_of_reads() {
 }
 
 #[tokio::test]
-async fn what_the_operator_reads_is_logged_and_is_no_write() {
+async fn reads_of_the_operator_are_logged_and_are_not_writes() {
     let plane = control_plane();
     let namespaces: Api<Namespace> = Api::all(plane.client().unwrap());
     let accounts: Api<ServiceAccount> = Api::namespaced(plane.client().unwrap(), "mcp-entra-system");

@@ -9,7 +9,7 @@ use testbed::definitions::{cert_manager, define, gateway_api, prometheus_operato
 use crate::{control_plane, namespace};
 
 #[tokio::test]
-async fn the_kinds_of_others_are_served_as_soon_as_they_are_defined_and_hold_to_their_schemas() {
+async fn third_party_kinds_are_served_and_validated_once_they_are_defined() {
     let client = control_plane().client().unwrap();
     let all = [gateway_api().unwrap(), cert_manager().unwrap(), prometheus_operator().unwrap()].concat();
     define(&client, &all).await.unwrap();

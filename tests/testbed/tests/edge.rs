@@ -117,7 +117,7 @@ pub(crate) async fn simple(name: &'static str) -> (Site, Backend) {
 }
 
 #[tokio::test]
-async fn the_longest_path_of_the_host_wins_and_prefixes_are_of_whole_elements() {
+async fn the_longest_path_of_the_host_wins_and_prefixes_match_whole_segments() {
     let site = Site::new().await;
     let backends = [Backend::start("short").await, Backend::start("long").await, Backend::start("exact").await];
     for (name, backend) in ["short", "long", "exact"].into_iter().zip(&backends) {
@@ -164,7 +164,7 @@ async fn another_host_and_another_class_are_not_served() {
 }
 
 #[tokio::test]
-async fn the_secrets_certificate_is_served_and_while_there_is_none_one_that_nobody_trusts() {
+async fn the_secrets_certificate_is_served_and_without_it_an_untrusted_one() {
     let (site, _backend) = simple("one").await;
     let is_refused = async || {
         let refused = site.get("/").await.err();
@@ -184,7 +184,7 @@ async fn the_secrets_certificate_is_served_and_while_there_is_none_one_that_nobo
 }
 
 #[tokio::test]
-async fn both_versions_of_http_reach_the_pod_with_the_truth_about_the_client() {
+async fn both_versions_of_http_reach_the_pod_with_the_true_client_address() {
     let (site, _backend) = simple("one").await;
     for (builder, version) in [(site.builder().http1_only(), Version::HTTP_11), (site.builder(), Version::HTTP_2)] {
         let request = builder.build().unwrap().get(site.url("/a?b=c"));
@@ -228,7 +228,7 @@ async fn bodies_stream_both_ways_unbuffered() {
 }
 
 #[tokio::test]
-async fn endpoints_take_turns_and_one_that_cannot_be_reached_costs_nobody_a_request() {
+async fn endpoints_take_turns_and_an_unreachable_one_fails_no_request() {
     let (site, first) = simple("first").await;
     // Same port as the first, of another pod.
     let pod = unused_pod();
@@ -251,7 +251,7 @@ async fn endpoints_take_turns_and_one_that_cannot_be_reached_costs_nobody_a_requ
 }
 
 #[tokio::test]
-async fn only_ready_endpoints_of_the_testbed_are_dialled_and_at_their_loopback_address() {
+async fn only_ready_endpoints_of_the_testbed_are_dialled_at_their_loopback_address() {
     let (site, backend) = simple("one").await;
     let pod = backend.pod.to_string();
     // One is not ready. The other is an address outside the testbed, which another machine may have.

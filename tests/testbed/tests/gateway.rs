@@ -147,7 +147,7 @@ async fn a_route_at_a_gateway_of_the_edges_class_is_accepted_and_served_over_htt
 }
 
 #[tokio::test]
-async fn a_gateway_without_its_certificate_says_so_until_it_is_there() {
+async fn a_gateway_reports_a_missing_certificate_until_it_exists() {
     let site = Site::new().await;
     site.route(&site.host, shared(), "web", "10s").await;
     site.until_status(&site.host, "/mcp", StatusCode::OK).await;
@@ -162,7 +162,7 @@ async fn a_gateway_without_its_certificate_says_so_until_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_listener_set_brings_a_hostname_and_a_certificate_of_its_own() {
+async fn a_listener_set_adds_its_own_hostname_and_certificate() {
     let site = Site::new().await;
     site.secret("own").await;
     let host = format!("own.{}", site.host);
@@ -180,7 +180,7 @@ async fn a_listener_set_brings_a_hostname_and_a_certificate_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_time_out_ends_an_answer_that_lasts_and_zero_lets_it_last() {
+async fn a_timeout_ends_a_long_answer_and_zero_means_no_limit() {
     let site = Site::new().await;
     for (limit, ends) in [("300ms", true), ("0s", false)] {
         site.put(

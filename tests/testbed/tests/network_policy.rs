@@ -52,7 +52,7 @@ fn from(namespace: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_edge_reaches_a_pod_only_where_policies_let_it_in() {
+async fn the_edge_reaches_a_pod_only_if_policies_allow_it() {
     let (site, backend) = simple("one").await;
     pod_of(&backend, &site.namespace).await;
     policy(&site.namespace, from("elsewhere")).await;
@@ -64,7 +64,7 @@ async fn the_edge_reaches_a_pod_only_where_policies_let_it_in() {
 }
 
 #[tokio::test]
-async fn the_pod_proxy_reaches_a_pod_only_where_policies_let_the_operator_in() {
+async fn the_pod_proxy_reaches_a_pod_only_if_policies_allow_the_operator() {
     let (namespace, backend) = (namespace().await, Backend::start("pod").await);
     let policies = NetworkPolicies::start(&control_plane().client().unwrap()).await.unwrap();
     let proxy = PodProxy::start_as(policies, Identity::new("mcp-entra-system", "mcp-entra-operator")).await.unwrap();
@@ -74,13 +74,13 @@ async fn the_pod_proxy_reaches_a_pod_only_where_policies_let_the_operator_in() {
     assert_eq!(status().await, StatusCode::OK, "no policy selects it");
     pod_of(&backend, &namespace).await;
     policy(&namespace, from("edge")).await;
-    until("it is shut out", async || status().await == StatusCode::GATEWAY_TIMEOUT).await;
+    until("it is refused", async || status().await == StatusCode::GATEWAY_TIMEOUT).await;
     policy(&namespace, from("mcp-entra-system")).await;
-    until("it is let in", async || status().await == StatusCode::OK).await;
+    until("it is allowed", async || status().await == StatusCode::OK).await;
 }
 
 #[tokio::test]
-async fn an_egress_proxy_lets_out_what_policies_let_out() {
+async fn an_egress_proxy_opens_only_connections_that_policies_allow() {
     let (namespace, backend) = (namespace().await, Backend::start("outside").await);
     let policies = NetworkPolicies::start(&control_plane().client().unwrap()).await.unwrap();
     let proxy = EgressProxy::start(policies, Identity::new(&namespace, "graph")).await.unwrap();
@@ -97,9 +97,9 @@ async fn an_egress_proxy_lets_out_what_policies_let_out() {
     assert!(is_open().await, "no policy selects it");
     let to = |port: u16| json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{ "ports": [{ "port": port }] }] });
     policy(&namespace, to(1)).await;
-    until("it is shut in", async || tunnel(backend.port).await.0.contains(" 504 ")).await;
+    until("it is refused", async || tunnel(backend.port).await.0.contains(" 504 ")).await;
     policy(&namespace, to(backend.port)).await;
-    until("it is let out", is_open).await;
+    until("it is allowed", is_open).await;
 
     let (_, mut stream) = tunnel(backend.port).await;
     stream.write_all(b"GET /through HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();

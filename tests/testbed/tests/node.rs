@@ -103,7 +103,7 @@ impl Bed {
     /// Waits until the pod has an event with this reason and message.
     pub(crate) async fn until_event(&self, pod: &str, reason: &str, says: &str) {
         let wanted = ListParams::default().fields(&format!("involvedObject.name={pod},reason={reason}"));
-        until(&format!("pod {pod} has an event {reason} that says {says:?}"), async || {
+        until(&format!("pod {pod} has an event {reason} with {says:?}"), async || {
             let events = self.api::<Event>().list(&wanted).await.unwrap();
             events.iter().filter_map(|event| event.message.as_ref()).any(|message| message.contains(says))
         })
@@ -203,7 +203,7 @@ async fn a_deployment_becomes_available_is_reached_and_scales_down() {
         let announced: Announced = pod.status.as_ref().unwrap().pod_ip.as_ref().unwrap().parse().unwrap();
         assert_eq!(address, announced.listening().to_string());
         assert_eq!(ask(pod, "/environment/HOSTNAME").await.unwrap(), pod.name_any());
-        assert_eq!(ask(pod, "/environment/CARGO_MANIFEST_DIR").await.unwrap(), "", "nothing of our environment");
+        assert_eq!(ask(pod, "/environment/CARGO_MANIFEST_DIR").await.unwrap(), "", "no variable of our environment");
     }
 
     let one = Patch::Merge(json!({ "spec": { "replicas": 1 } }));
@@ -273,7 +273,7 @@ async fn a_container_that_fails_its_liveness_probe_is_restarted() {
 }
 
 #[tokio::test]
-async fn a_crash_looping_container_is_held_back_and_its_last_words_are_told() {
+async fn a_crash_looping_container_backs_off_and_its_termination_message_is_reported() {
     let bed = Bed::start().await;
     let mut shell = shell("echo no such account; exit 3");
     shell["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
@@ -293,7 +293,7 @@ async fn a_crash_looping_container_is_held_back_and_its_last_words_are_told() {
 }
 
 #[tokio::test]
-async fn a_projected_token_is_the_pods_own_and_for_its_audience_alone() {
+async fn a_projected_token_names_the_pod_and_only_its_own_audience() {
     let bed = Bed::start().await;
     let mut shell = shell("cat /var/run/secrets/entra/token; sleep 100");
     shell["volumeMounts"] = json!([{ "name": "entra", "mountPath": "/var/run/secrets/entra" }]);
@@ -318,7 +318,7 @@ async fn a_projected_token_is_the_pods_own_and_for_its_audience_alone() {
 }
 
 #[tokio::test]
-async fn a_changed_config_map_reaches_a_pod_lazily_and_at_once_when_the_pod_is_touched() {
+async fn a_changed_config_map_reaches_a_pod_late_and_at_once_when_the_pod_changes() {
     let an_hour = Duration::from_secs(3600);
     let bed = Bed::start_with(Settings { volume_refresh: an_hour..2 * an_hour }).await;
     bed.config_map("ready").await;
@@ -329,7 +329,7 @@ async fn a_changed_config_map_reaches_a_pod_lazily_and_at_once_when_the_pod_is_t
     bed.create_pod("late", server_pod()).await;
     let late = bed.until_ready("late").await;
     assert_eq!(ask(&late, "/content").await.unwrap(), " ready ");
-    assert_eq!(ask(&early, "/content").await.unwrap(), "ready", "what is mounted stays");
+    assert_eq!(ask(&early, "/content").await.unwrap(), "ready", "the mounted content stays");
 
     bed.touch("early").await;
     until("the change has arrived", async || ask(&early, "/content").await.unwrap() == " ready ").await;
@@ -337,7 +337,7 @@ async fn a_changed_config_map_reaches_a_pod_lazily_and_at_once_when_the_pod_is_t
 }
 
 #[tokio::test]
-async fn a_changed_config_map_reaches_a_pod_that_nobody_touches() {
+async fn a_changed_config_map_reaches_an_unchanged_pod() {
     let volume_refresh = Duration::from_millis(200)..Duration::from_millis(400);
     let bed = Bed::start_with(Settings { volume_refresh }).await;
     bed.config_map("ready").await;
@@ -384,7 +384,7 @@ async fn an_unknown_image_is_not_pulled_and_its_neighbour_runs() {
 }
 
 #[tokio::test]
-async fn a_pod_waits_for_a_config_map_that_is_missing_and_starts_once_it_is_there() {
+async fn a_pod_waits_for_a_missing_config_map_and_starts_once_it_exists() {
     let bed = Bed::start().await;
     bed.create_pod("web", server_pod()).await;
     bed.until_event(
@@ -411,7 +411,7 @@ async fn a_container_waits_for_a_secret_that_its_environment_needs() {
     bed.until_event("web", "Failed", "Error: secret \"secret\" not found").await;
     bed.create::<Secret>(json!({ "metadata": { "name": "secret" }, "stringData": { "word": "hush" } })).await;
     bed.until_ready("web").await;
-    until("the word is told", async || bed.node.logs(&bed.namespace, "web").unwrap() == "the word is hush\n").await;
+    until("the word is printed", async || bed.node.logs(&bed.namespace, "web").unwrap() == "the word is hush\n").await;
     bed.stop().await;
 }
 
@@ -464,7 +464,7 @@ async fn a_stopped_node_leaves_no_process_and_no_node() {
 }
 
 #[tokio::test]
-async fn the_node_shows_signs_of_life() {
+async fn the_node_renews_its_lease() {
     let bed = Bed::start().await;
     let leases = Api::<Lease>::namespaced(bed.client.clone(), "kube-node-lease");
     let renewed = async || leases.get_opt(&bed.namespace).await.unwrap().and_then(|lease| lease.spec?.renew_time);

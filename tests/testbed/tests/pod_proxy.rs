@@ -43,7 +43,7 @@ async fn another_method_and_another_address_are_refused() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_gone_is_a_bad_gateway_dialled_on_loopback() {
+async fn a_deleted_pod_is_dialled_on_loopback_and_answered_with_bad_gateway() {
     let proxy = PodProxy::start().await.unwrap();
     let dead = unused_pod();
     let response = client(&proxy).get(format!("http://{dead}:1/")).send().await.unwrap();

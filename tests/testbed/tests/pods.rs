@@ -7,7 +7,7 @@ use crate::node::{Bed, container, phase, shell};
 use crate::{control_plane, until};
 
 #[tokio::test]
-async fn a_killed_pod_is_not_asked_to_end_nor_started_again_and_its_neighbour_runs_on() {
+async fn a_killed_pod_gets_no_sigterm_and_no_restart_and_its_neighbour_continues() {
     let bed = Bed::start().await;
     let polite = shell("trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done");
     for name in ["killed", "neighbour"] {

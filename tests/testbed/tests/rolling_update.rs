@@ -75,7 +75,7 @@ async fn pods(bed: &Bed) -> Vec<Pod> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_while_three_replicas_are_rolled_over_and_evicted_one_by_one() {
+async fn no_request_fails_while_three_replicas_are_replaced_and_evicted_one_by_one() {
     let bed = Bed::start().await;
     let site = Site::of(&bed.namespace).await;
     bed.create::<ConfigMap>(json!({ "metadata": { "name": "config" }, "data": { "content": "ready" } })).await;
@@ -131,6 +131,6 @@ async fn no_request_fails_while_three_replicas_are_rolled_over_and_evicted_one_b
         answered + failures.len(),
         failures.first()
     );
-    assert!(answered > 100, "{answered} requests are no load");
+    assert!(answered > 100, "{answered} requests are not enough load");
     bed.stop().await;
 }

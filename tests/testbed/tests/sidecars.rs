@@ -91,7 +91,7 @@ async fn init_containers_end_in_turn_and_sidecars_run_around_the_container_and_e
 }
 
 #[tokio::test]
-async fn a_sidecar_that_ends_is_started_again_while_the_container_runs_on() {
+async fn an_ended_sidecar_is_restarted_while_the_container_continues() {
     let bed = Bed::start().await;
     let once = "[ -e /scratch/again ] && exec sleep 100; touch /scratch/again; until [ -e /scratch/go ]; do sleep 0.05; done; exit 3";
     let spec = pod_of(&[sidecar("sidecar", once)], sharing("main", "touch /scratch/go; sleep 100"));
@@ -106,7 +106,7 @@ async fn a_sidecar_that_ends_is_started_again_while_the_container_runs_on() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_does_not_start_holds_its_pod_back_until_its_image_is_there() {
+async fn a_pod_waits_for_the_image_of_its_sidecar() {
     let bed = Bed::start().await;
     let mut later = sidecar("sidecar", "sleep 100");
     later["image"] = json!("example.test/later:1");
@@ -120,7 +120,7 @@ async fn a_sidecar_that_does_not_start_holds_its_pod_back_until_its_image_is_the
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_started_is_told_and_tried_with_back_off() {
+async fn a_failed_start_of_a_program_is_reported_and_retried_with_back_off() {
     let bed = Bed::start().await;
     let mut missing = sidecar("sidecar", "");
     missing["command"] = json!(["/no/such/program"]);
@@ -135,7 +135,7 @@ async fn a_program_that_cannot_be_started_is_told_and_tried_with_back_off() {
 }
 
 #[tokio::test]
-async fn an_image_of_roots_does_not_run_where_root_is_ruled_out_and_runs_as_somebody_else() {
+async fn a_root_image_is_refused_by_run_as_non_root_and_runs_as_another_user() {
     let bed = Bed::start().await;
     bed.node.add_image("example.test/root:1", Image::from("/bin/sh").user("root"));
     bed.node.add_image("example.test/nobody:1", Image::from("/bin/sh").user("0:0"));
@@ -178,7 +178,7 @@ async fn a_sidecar_waits_for_its_secret_and_is_stopped_once_the_container_has_co
 }
 
 #[tokio::test]
-async fn a_sidecar_that_is_deaf_is_killed_after_what_is_left_of_the_grace() {
+async fn a_sidecar_that_ignores_sigterm_is_killed_after_the_rest_of_the_grace_period() {
     let bed = Bed::start().await;
     let deaf = "trap '' TERM; echo deaf > /scratch/deaf; while :; do sleep 0.05; done";
     let main = format!("until [ -e /scratch/deaf ]; do sleep 0.05; done; echo up; {}", until_told("sleep 0.5"));
@@ -233,7 +233,7 @@ fn socket_of(bed: &Bed) -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_pod_with_a_stdio_backend_joins_it_to_its_containers_by_the_shims_socket() {
+async fn the_shims_socket_connects_a_stdio_backend_with_the_containers_of_its_pod() {
     let bed = Bed::start().await;
     let shim = tokio::task::spawn_blocking(|| program("mcp-entra-shim").unwrap()).await.unwrap();
     bed.node.add_image("example.test/server:1", Image::from("/bin/sh").with_program(shim));

@@ -50,7 +50,7 @@ async fn a_program_that_does_not_exist_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn termination_is_graceful_first_and_certain_then() {
+async fn termination_is_graceful_first_and_forced_after_the_grace_period() {
     let supervisor = start();
     let polite = shell(&supervisor, "polite", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done");
     let stubborn = shell(&supervisor, "stubborn", "trap '' TERM; echo up; while :; do sleep 0.05; done");
@@ -65,7 +65,7 @@ async fn termination_is_graceful_first_and_certain_then() {
 }
 
 #[tokio::test]
-async fn what_a_child_left_running_ends_with_it() {
+async fn remaining_processes_of_a_child_end_with_it() {
     let supervisor = start();
     let command = shell(&supervisor, "log", "sleep 1000 & echo $!");
     let child = supervisor.spawn(command.clone()).await.unwrap();
@@ -92,7 +92,7 @@ async fn the_last_started_is_ended_first() {
 }
 
 #[tokio::test]
-async fn a_stopped_supervisor_starts_nothing_more() {
+async fn a_stopped_supervisor_starts_no_child() {
     let supervisor = start();
     supervisor.stop().await;
     let command = Command::new("/bin/true", "/dev/null");

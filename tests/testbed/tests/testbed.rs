@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+    reason = "clippy.toml allows them in tests, but does not recognise helper functions of tests"
 )]
 
 mod backend;
@@ -58,7 +58,7 @@ async fn namespace() -> String {
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -46,7 +46,7 @@ async fn printed(bed: &Bed, name: &str, labels: Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_pod_with_the_label_gets_the_token_and_the_variables_of_its_account_and_one_without_gets_nothing() {
+async fn only_a_pod_with_the_label_gets_the_token_and_the_variables_of_its_account() {
     webhook();
     let bed = Bed::start().await;
     let annotations = json!({
@@ -57,7 +57,7 @@ async fn a_pod_with_the_label_gets_the_token_and_the_variables_of_its_account_an
     let lines = printed(&bed, "with", json!({ "azure.workload.identity/use": "true" })).await;
     let [client, tenant, authority, token, _] = lines.as_slice() else { panic!("{lines:?}") };
     assert_eq!([client, authority], ["the-client", "https://login.example/"]);
-    assert_eq!(tenant, "my own", "what the pod sets itself stays");
+    assert_eq!(tenant, "my own", "variables of the pod itself stay");
     let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok()).unwrap();
     let claims: Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!(claims["aud"], json!(["api://AzureADTokenExchange"]));

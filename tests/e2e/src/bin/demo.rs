@@ -51,7 +51,7 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
 
 async fn on_a_laptop(arguments: &Arguments) -> anyhow::Result<bool> {
     println!(
-        "mcp-entra demo: a real MCP client starts the real server as its child; Entra and Graph are emulated, and so is the browser.\n"
+        "mcp-entra demo: a real MCP client starts the real server as its child. Entra, Graph and the browser are emulated.\n"
     );
     let laptop = Laptop::start().await?;
     let story = Instant::now();
@@ -62,7 +62,7 @@ async fn on_a_laptop(arguments: &Arguments) -> anyhow::Result<bool> {
         return Ok(all);
     }
     println!(
-        "\nEntra stays up; Ctrl-C ends it. To try by hand, with your browser (it will not know the certificate):\n"
+        "\nEntra keeps running; Ctrl-C ends it. To try it by hand, with your browser (it does not trust the certificate):\n"
     );
     println!("  {}\n", laptop.command_line("--doctor"));
     println!("  {}\n", laptop.command_line("--print-config vscode"));
@@ -74,9 +74,9 @@ async fn in_a_cluster(arguments: &Arguments) -> anyhow::Result<bool> {
     println!(
         "mcp-entra demo: a real Kubernetes API server, a real service account token, real HTTPS; Entra and Graph are emulated."
     );
-    println!("Building what it needs: 10 to 20 minutes on 2 cores the first time, seconds after that.");
+    println!("Building its programs: 10 to 20 minutes on 2 cores the first time, seconds after that.");
     let stack = Arc::new(Stack::start(&|line| println!("  {line}")).await?);
-    println!("Everything stands after {:.1?}. The story:\n", start.elapsed());
+    println!("Everything runs after {:.1?}. The story:\n", start.elapsed());
     let mut world = World::of_the_examples(stack)?;
     world.patience = Duration::from_secs(30);
 
@@ -86,7 +86,7 @@ async fn in_a_cluster(arguments: &Arguments) -> anyhow::Result<bool> {
     let all = passed == STEPS.len();
     if !all || arguments.exit {
         if !all {
-            println!("\nThe operator's last lines:\n{}", world.stack.operator_log().await?);
+            println!("\nLast log lines of the operator:\n{}", world.stack.operator_log().await?);
         }
         println!("\n{verdict}");
         return Ok(all);
@@ -107,18 +107,18 @@ async fn by_hand(world: &World) -> anyhow::Result<()> {
     std::fs::write(&authorities, stack.certificates.pem())?;
     let alice = world.sign_in(&world.alice).await?.access_token;
     let bob = world.sign_in(&world.bob).await?.access_token;
-    println!("It stays up; Ctrl-C ends it and leaves nothing behind. To try by hand:\n");
+    println!("It keeps running; Ctrl-C ends it and leaves nothing behind. To try it by hand:\n");
     println!("  kubectl --kubeconfig {kubeconfig} get mcpservers --all-namespaces");
     println!("  kubectl --kubeconfig {kubeconfig} -n {} describe mcpserver graph\n", world.namespace);
-    println!("  (no kubectl at hand? {})\n", stack.control_plane.kubectl().display());
-    println!("MCP URL: {} (the edge answers for it at {edge})\n", world.url());
+    println!("  (without kubectl: {})\n", stack.control_plane.kubectl().display());
+    println!("MCP URL: {} (the edge serves it at {edge})\n", world.url());
     println!("  TOKEN=…");
     println!("  curl --cacert {} --connect-to {}:443:{edge} {} \\", authorities.display(), world.host, world.url());
     println!("    -H \"Authorization: Bearer $TOKEN\" \\");
     println!(
         "    --json '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"get_user_details\"}}}}'\n"
     );
-    println!("Tokens, good for about an hour. alice, who has the role Mcp.Reader:\n{alice}\n");
-    println!("bob, who has none:\n{bob}\n");
+    println!("Tokens, valid for about an hour. alice, who has the role Mcp.Reader:\n{alice}\n");
+    println!("bob, who has no role:\n{bob}\n");
     Ok(())
 }

@@ -58,7 +58,7 @@ fn outside() -> anyhow::Result<i32> {
     println!(
         "mcp-entra on a real node: containerd, kubelet, kube-proxy and our own images; Entra and Graph are emulated."
     );
-    println!("Building what it needs: about 20 minutes on 2 cores the first time, seconds after that.");
+    println!("Building its programs: about 20 minutes on 2 cores the first time, seconds after that.");
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async { ContainerNode::build(&Supervisor::start()?).await })?;
     definitions::gateway_api()?;
@@ -75,7 +75,7 @@ fn outside() -> anyhow::Result<i32> {
     }
     let (package, backend) = BACKEND;
     let backend = image::build_other(&workspace, package, backend, BACKEND_IMAGE)?;
-    println!("  {BACKEND_IMAGE}, somebody else's MCP server");
+    println!("  {BACKEND_IMAGE}, a third-party MCP server");
     arguments.push(backend.display().to_string());
     Ok(namespaces::enter(&arguments)?.code().unwrap_or(1))
 }
@@ -89,12 +89,12 @@ fn inside(images: &[PathBuf]) -> anyhow::Result<i32> {
 async fn story(images: &[PathBuf]) -> anyhow::Result<bool> {
     let start = Instant::now();
     let stack = Arc::new(Stack::start_on_containers(images, &|line| println!("  {line}")).await?);
-    println!("Everything stands after {:.1?}. The story:\n", start.elapsed());
+    println!("Everything runs after {:.1?}. The story:\n", start.elapsed());
     let mut world = World::of_the_examples(stack)?;
     world.patience = Duration::from_secs(60);
     let passed = play_all(&world, CONTAINER_STEPS).await;
     if passed < CONTAINER_STEPS.len() {
-        println!("\nThe operator's last lines:\n{}", world.stack.operator_log().await?);
+        println!("\nLast log lines of the operator:\n{}", world.stack.operator_log().await?);
     }
     println!(
         "\ne2e-node: {passed} of {} steps passed in {:.0} s",

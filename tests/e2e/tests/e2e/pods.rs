@@ -111,7 +111,7 @@ async fn a_server_calls_out_to_the_ports_that_its_spec_implies_and_to_no_others(
     let https = asked_as_pod(&proxy, 443).await?;
     ensure!(!https.contains("NetworkPolicy"), "443 is let out, whoever answers there: {https}");
     let api_server = asked_as_pod(&proxy, port_of(world.stack.control_plane.url())?).await?;
-    ensure!(api_server.contains("no NetworkPolicy of namespace egress lets the connection out"), "{api_server}");
+    ensure!(api_server.contains("no NetworkPolicy of namespace egress allows the connection out"), "{api_server}");
 
     // As the policy is of a server whose spec does not name Entra's port.
     patch(&world, json!({"suspend": true})).await?;

@@ -124,7 +124,7 @@ impl ContainerNode {
     /// If it does not run.
     pub async fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         let found = Api::<Pod>::namespaced(self.client.clone(), namespace).get(pod).await?;
-        let id = container_id(&found).with_context(|| format!("pod {namespace}/{pod} runs no container"))?;
+        let id = container_id(&found).with_context(|| format!("pod {namespace}/{pod} has no running container"))?;
         self.containerd.kill(id).await
     }
 }
@@ -169,7 +169,7 @@ fn last_words(folder: &Path) -> String {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         let (_, last) = lines.split_at(lines.len().saturating_sub(10));
-        format!("the last lines of {}:\n{}", path.display(), last.join("\n"))
+        format!("last lines of {}:\n{}", path.display(), last.join("\n"))
     });
     ends.collect::<Vec<_>>().join("\n")
 }

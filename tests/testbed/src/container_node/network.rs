@@ -24,7 +24,7 @@ pub(super) fn ensure_tools() -> anyhow::Result<()> {
         TOOLS.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     ensure!(
         missing.is_empty(),
-        "a real node needs programs that are missing here; on Debian: apt-get install --no-install-recommends {}",
+        "a real node needs missing programs; on Debian: apt-get install --no-install-recommends {}",
         missing.join(" ")
     );
     Ok(())

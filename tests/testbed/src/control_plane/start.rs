@@ -309,7 +309,7 @@ impl Process {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         let (_, last) = lines.split_at(lines.len().saturating_sub(15));
-        format!("the last lines of {}:\n{}", self.log.display(), last.join("\n"))
+        format!("last lines of {}:\n{}", self.log.display(), last.join("\n"))
     }
 }
 

@@ -54,7 +54,7 @@ impl Statuses {
                 self.written.insert(uid, version);
             }
             Ok(Err(error)) => tracing::warn!("status of {} {name}: {error}", kind.kind),
-            Err(_) => tracing::warn!("status of {} {name}: time-out", kind.kind),
+            Err(_) => tracing::warn!("status of {} {name}: timeout", kind.kind),
         }
     }
 }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_rules_the_older_ingress_counts() {
+    fn the_older_ingress_wins_among_equal_rules() {
         let of = |name, created| ingress(name, created, Some("a.example.com"), json!({ "name": "http" }));
         for (first, second, winner) in [(1, 2, "Ingress n/one"), (2, 1, "Ingress n/two")] {
             let table = table_of(&[of("one", first), of("two", second)], &[], &[]);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_by_name_or_number_is_that_of_the_services_own_namespace() {
+    fn a_port_is_found_by_name_or_number_in_the_namespace_of_the_ingress() {
         let slices = [slice("s", "n", "10.244.0.1"), slice("s", "other", "10.244.0.2"), slice("t", "n", "10.244.0.3")];
         let targets = |port| {
             let table = table_of(&[ingress("s", 0, None, port)], &[service("s"), service("t")], &slices);

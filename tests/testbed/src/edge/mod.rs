@@ -146,7 +146,7 @@ impl Edge {
             }
         });
         let watching = AbortOnDropHandle::new(watching);
-        tokio::time::timeout(SYNCED, first).await.context("the edge did not learn the cluster's routes in time")??;
+        tokio::time::timeout(SYNCED, first).await.context("the edge did not read the cluster's routes in time")??;
         Ok(Self { serving, _watching: watching })
     }
 
@@ -195,7 +195,7 @@ async fn handle(
         return answer(StatusCode::NOT_FOUND, why);
     };
     let Some(service) = &backend.service else {
-        let why = format!("{} names no Service that exists", backend.route);
+        let why = format!("{} names no existing Service", backend.route);
         return answer(StatusCode::INTERNAL_SERVER_ERROR, why);
     };
     let whose = format!("Service {service} of {}", backend.route);
@@ -218,7 +218,7 @@ async fn handle(
     match forwarded {
         Ok(Ok(response)) => response.map(|body| Either::Left(Limited::new(body, until))),
         Ok(Err(error)) => answer(StatusCode::BAD_GATEWAY, format!("{whose}: {error}")),
-        Err(_) => answer(StatusCode::GATEWAY_TIMEOUT, format!("{whose} has not answered within the rule's time-out")),
+        Err(_) => answer(StatusCode::GATEWAY_TIMEOUT, format!("{whose} has not answered within the rule's timeout")),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn create_gateway_class(client: &Client) {
     match tokio::time::timeout(PATIENCE, gateway::create_class(client)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("create the Gateway class: {error}"),
-        Err(_) => tracing::warn!("create the Gateway class: time-out"),
+        Err(_) => tracing::warn!("create the Gateway class: timeout"),
     }
 }
 

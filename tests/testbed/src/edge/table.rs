@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listeners_hostname_and_a_routes_meet_where_both_match() {
+    fn hostnames_of_a_listener_and_a_route_intersect() {
         for (one, two, both) in [
             ("a.example.com", "a.example.com", Some("a.example.com")),
             ("*.example.com", "A.b.example.com", Some("a.b.example.com")),

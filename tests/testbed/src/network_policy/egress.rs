@@ -41,12 +41,14 @@ impl EgressProxy {
 async fn handle(request: Request<Incoming>, policies: NetworkPolicies, identity: Identity) -> Response<Body> {
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let (&Method::CONNECT, Some(authority)) = (request.method(), authority) else {
-        return answer(StatusCode::METHOD_NOT_ALLOWED, "this proxy opens tunnels alone: use HTTPS");
+        return answer(StatusCode::METHOD_NOT_ALLOWED, "this proxy only opens tunnels: use HTTPS");
     };
     let addresses = match timeout(CONNECT, lookup_host(&authority)).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return answer(StatusCode::BAD_GATEWAY, format!("{authority}: {error}")),
-        Err(_) => return answer(StatusCode::GATEWAY_TIMEOUT, format!("{authority} was not resolved in time")),
+        Err(_) => {
+            return answer(StatusCode::GATEWAY_TIMEOUT, format!("{authority} was not resolved before the timeout"));
+        }
     };
     let mut why = format!("{authority} has no address");
     for address in addresses {

@@ -52,7 +52,7 @@ pub(crate) fn check(policies: &[NetworkPolicy], from: &End, to: &End, port: u16)
         if let Some(pod) = &end.pod
             && !is_open(policies, pod, direction, connection)
         {
-            return Err(format!("no NetworkPolicy of namespace {} lets the connection {way}", pod.namespace));
+            return Err(format!("no NetworkPolicy of namespace {} allows the connection {way}", pod.namespace));
         }
     }
     Ok(())
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_policy_selects_is_open_and_a_policy_without_rules_closes() {
+    fn a_pod_without_a_policy_is_open_and_a_policy_without_rules_closes_it() {
         assert!(check(&[], &outside("1.2.3.4"), &pod("n", "web"), 8080).is_ok());
         assert!(!lets_in(json!([]), &pod("n", "web")));
         let closed = [policy("n", json!({ "podSelector": {} }))];
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_of_one_peer_must_both_match_and_without_a_namespace_selector_it_is_the_policys_own() {
+    fn both_selectors_of_a_peer_must_match_and_the_default_namespace_is_the_policys() {
         let edge = json!({ "matchLabels": { "kubernetes.io/metadata.name": "edge" } });
         let proxy = json!({ "matchLabels": { "app": "proxy" } });
         let both = json!([{ "from": [{ "namespaceSelector": edge, "podSelector": proxy }] }]);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ip_block_ends_at_its_exceptions() {
+    fn an_ip_block_excludes_its_exceptions() {
         let block = json!([{ "from": [{ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"] } }] }]);
         assert!(lets_in(block.clone(), &outside("10.2.0.1")));
         assert!(!lets_in(block.clone(), &outside("10.1.0.1")));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_one_by_number_by_name_or_within_a_range_and_of_tcp() {
+    fn a_tcp_port_matches_by_number_by_name_or_within_a_range() {
         for (port, is_let_in) in [
             (json!({ "port": 8080 }), true),
             (json!({ "port": 80 }), false),
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_is_held_back_by_policies_of_egress_alone() {
+    fn only_egress_policies_restrict_outgoing_connections() {
         let to_https = json!([{ "to": [{ "ipBlock": { "cidr": "0.0.0.0/0" } }], "ports": [{ "port": 443 }] }]);
         let spec = json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": to_https });
         let policies = [policy("n", spec)];
         let lets = |to: &End, port| check(&policies, &pod("n", "web"), to, port).is_ok();
         assert!(lets(&outside("1.2.3.4"), 443));
         assert!(!lets(&outside("1.2.3.4"), 80));
-        assert!(check(&policies, &outside("1.2.3.4"), &pod("n", "web"), 80).is_ok(), "it says nothing of ingress");
+        assert!(check(&policies, &outside("1.2.3.4"), &pod("n", "web"), 80).is_ok(), "it has no rules for ingress");
         let ingress_alone = [policy("n", json!({ "podSelector": {}, "policyTypes": ["Ingress"] }))];
         assert!(check(&ingress_alone, &pod("n", "web"), &outside("1.2.3.4"), 80).is_ok());
         let implied = [policy("n", json!({ "podSelector": {}, "egress": [{ "ports": [{ "port": 443 }] }] }))];

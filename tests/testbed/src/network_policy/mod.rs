@@ -73,7 +73,7 @@ impl NetworkPolicies {
             started.namespaces.wait_until_ready().await?;
             started.pods.wait_until_ready().await
         };
-        tokio::time::timeout(SYNCED, synced).await.context("the NetworkPolicies were not learnt in time")??;
+        tokio::time::timeout(SYNCED, synced).await.context("the NetworkPolicies were not read in time")??;
         Ok(started)
     }
 

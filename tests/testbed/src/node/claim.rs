@@ -29,7 +29,7 @@ impl Claim {
                 return Ok(Self { announced, _listener: listener });
             }
         }
-        bail!("no pod address can be listened on at port {CLAIM_PORT}")
+        bail!("port {CLAIM_PORT} is free on no pod address")
     }
 
     /// Address in the pod's status. Nothing listens there.
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claimed_address_cannot_be_claimed_again_until_it_is_given_back() {
+    fn a_claimed_address_cannot_be_claimed_again_until_its_release() {
         let claim = Claim::take().unwrap();
         let taken = claim.announced().dialable(CLAIM_PORT);
         assert!(TcpListener::bind(taken).is_err());

@@ -391,7 +391,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restarts_are_delayed_ever_longer_and_forgiven_after_ten_minutes() {
+    fn the_back_off_grows_and_is_reset_after_ten_minutes() {
         let mut back_off = BackOff::default();
         let mut after = |ran| back_off.after(Duration::from_secs(ran)).as_secs();
         let waits: Vec<_> = (0..8).map(|_| after(1)).collect();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_the_end_of_the_log() {
+    fn the_termination_message_is_the_end_of_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         assert_eq!(last_words(&log), None);

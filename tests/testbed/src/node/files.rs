@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn items_choose_keys_paths_and_modes() {
+    fn items_select_keys_paths_and_modes() {
         let items = json!([{ "key": "b", "path": "deep/b", "mode": 0o600 }]);
         let files = files_of(json!({ "name": "v", "configMap": { "name": "c", "items": items } }));
         let expected = File { content: b"2".to_vec(), mode: 0o600 };
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_an_error_unless_optional() {
+    fn a_missing_source_is_an_error_unless_optional() {
         let missing = content_of(json!({ "name": "v", "configMap": { "name": "no" } })).unwrap_err();
         assert_eq!(missing.to_string(), "configmap \"no\" not found");
         let items = json!([{ "key": "no", "path": "x" }]);

@@ -47,7 +47,7 @@ impl Logs {
                 runs.extend(sorted(&container)?);
             }
         }
-        anyhow::ensure!(!runs.is_empty(), "pod {namespace}/{pod} has run nothing on this node");
+        anyhow::ensure!(!runs.is_empty(), "pod {namespace}/{pod} has no log on this node");
         for run in runs {
             text.push_str(&String::from_utf8_lossy(&std::fs::read(run)?));
         }
@@ -58,8 +58,8 @@ impl Logs {
     fn of_container(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> anyhow::Result<Vec<u8>> {
         let modified = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
         let pods = self.pods(namespace, pod);
-        let newest = pods.into_iter().max_by_key(modified).context("the pod has run nothing")?;
-        let runs = sorted(&newest.join(container)).context("the container has run nothing")?;
+        let newest = pods.into_iter().max_by_key(modified).context("the pod has no log")?;
+        let runs = sorted(&newest.join(container)).context("the container has no log")?;
         let run = runs.iter().rev().nth(usize::from(previous)).context("the container has no such run")?;
         Ok(std::fs::read(run)?)
     }
@@ -99,7 +99,7 @@ pub(super) async fn serve_logs(logs: Logs) -> anyhow::Result<Serving> {
 
 fn response(logs: &Logs, uri: &http::Uri) -> Response<Body> {
     let Some((namespace, pod, container)) = container(uri.path()) else {
-        return answer(StatusCode::NOT_FOUND, "the testbed's node serves /containerLogs/NAMESPACE/POD/CONTAINER alone");
+        return answer(StatusCode::NOT_FOUND, "the testbed's node only serves /containerLogs/NAMESPACE/POD/CONTAINER");
     };
     let options: Vec<_> = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect();
     let option = |name: &str| options.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref());
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_names_a_container_and_leads_nowhere_else() {
+    fn a_log_path_names_a_container_and_cannot_leave_the_folder() {
         assert_eq!(container("/containerLogs/n/p/c"), Some(("n", "p", "c")));
         for path in
             ["/containerLogs/n/p", "/containerLogs/n/p/c/d", "/containerLogs/n/p/..", "/containerLogs/n//c", "/x"]
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_containers_last_run_is_the_tenth_after_the_ninth() {
+    fn the_tenth_run_of_a_container_is_later_than_the_ninth() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path().to_owned());
         let mut pod = Pod::default();

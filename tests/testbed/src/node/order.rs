@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sidecar_has_the_rest_of_the_grace_but_two_seconds_unless_it_is_killed() {
+    fn a_sidecar_gets_the_rest_of_the_grace_period_and_at_least_two_seconds_unless_it_is_zero() {
         let left = |grace, elapsed| left(Duration::from_secs(grace), Duration::from_secs(elapsed)).as_secs();
         assert_eq!([left(30, 10), left(30, 29), left(1, 5), left(0, 0), left(0, 5)], [20, 2, 2, 0, 0]);
     }

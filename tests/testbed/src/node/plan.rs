@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_may_name_the_images_program_as_it_lies_in_the_image() {
+    fn a_command_may_name_a_program_by_its_path_in_the_image() {
         let process = planned(json!({ "name": "c", "command": ["/usr/bin/server", "check"] }));
         assert_eq!(process.program, Path::new("/target/server"));
         assert_eq!(process.arguments, ["check"]);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_see_those_before_them_and_the_arguments_see_all() {
+    fn variables_expand_earlier_variables_and_arguments_expand_all() {
         let process = planned(json!({
             "name": "c",
             "env": [
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_the_spec_and_what_a_runtime_sets_is_in_the_environment() {
+    fn the_environment_has_only_the_variables_of_the_spec_and_the_runtime() {
         let process = planned(json!({ "name": "c", "env": [{ "name": "A", "value": "1" }] }));
         let names: Vec<_> = process.environment.keys().map(String::as_str).collect();
         assert_eq!(names, ["A", "HOSTNAME", "PATH"]);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_in_the_kubelets_words() {
+    fn missing_values_are_reported_in_the_kubelets_words() {
         let missing = |source: Value| {
             let container = json!({ "name": "c", "env": [{ "name": "A", "valueFrom": source }] });
             plan(container, &sources()).unwrap_err().to_string()
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_token_of_its_account_mounted_is_told_of_a_kubeconfig_file() {
+    fn a_container_with_a_mounted_account_token_gets_a_kubeconfig_file() {
         let process = planned(json!({
             "name": "c",
             "volumeMounts": [

@@ -110,7 +110,7 @@ impl<'a> Prober<'a> {
             let address = SocketAddr::from((self.address, port(self.container, &action.port)?));
             TcpStream::connect(address).await.map(drop).with_context(|| format!("dial tcp {address}"))
         } else {
-            bail!("the testbed's node has no such probe: use httpGet or tcpSocket")
+            bail!("the testbed's node does not support this probe: use httpGet or tcpSocket")
         }
     }
 
@@ -198,7 +198,7 @@ fn port(container: &Container, port: &IntOrString) -> anyhow::Result<u16> {
         }
     };
     let number = number.with_context(|| format!("couldn't find port: {port:?}"))?;
-    u16::try_from(number).with_context(|| format!("{number} is no port"))
+    u16::try_from(number).with_context(|| format!("{number} is not a port"))
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_description_is_a_node_that_is_ready() {
+    fn the_registered_node_is_ready() {
         let node: ApiNode = serde_json::from_value(description("n", 1, Timestamp::UNIX_EPOCH)).unwrap();
         let status = node.status.unwrap();
         let ready = status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();

@@ -41,7 +41,7 @@ pub(super) enum Missing {
     Key { kind: Kind, namespace: String, name: String, key: String },
     #[error("references non-existent {0} key: {1}")]
     Item(Kind, String),
-    #[error("the testbed's node does not know the field path {0:?}")]
+    #[error("the testbed's node does not support the field path {0:?}")]
     Field(String),
     #[error("the testbed's node does not support {0}")]
     Unsupported(&'static str),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_downward_api_knows_the_pods_fields() {
+    fn the_downward_api_returns_the_pods_fields() {
         for (path, expected) in [
             ("metadata.name", "p"),
             ("metadata.namespace", "n"),

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_being_deleted_is_not_ready_at_once() {
+    fn a_pod_becomes_unready_as_soon_as_it_is_deleted() {
         let (pod, mut state) = state("Always", [running(true), running(true)]);
         state.terminating = true;
         let status = status(&pod, &state);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_readiness_gate_holds_the_pod_back_until_its_condition_is_true() {
+    fn a_pod_is_unready_until_the_condition_of_its_readiness_gate_is_true() {
         let (mut pod, state) = state("Always", [running(true), running(true)]);
         pod.spec.as_mut().unwrap().readiness_gates =
             Some(serde_json::from_value(json!([{ "conditionType": "x/gate" }])).unwrap());
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_that_is_not_ready_holds_its_pod_back_as_a_container_does() {
+    fn an_unready_sidecar_makes_its_pod_unready() {
         let (pod, unready) = with_sidecar("Always", running(false), [running(true), running(true)]);
         let status = status(&pod, &unready);
         assert_eq!(condition(&status, "Ready")["message"], "containers with unready status: [sidecar]");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_that_runs_keeps_its_pod_running_and_its_end_counts_for_nothing() {
+    fn a_running_sidecar_keeps_its_pod_running_and_an_ended_one_has_no_effect() {
         let done = |code| Phase::Terminated(ended(code));
         for (policy, sidecar, containers, expected) in [
             ("Never", running(true), [done(0), done(0)], "Running"),

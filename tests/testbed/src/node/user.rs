@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_must_not_run_as_root_is_refused_where_it_would_or_nobody_can_tell() {
+    fn a_container_that_must_not_run_as_root_is_refused_if_it_would_or_could() {
         let non_root = || json!({ "runAsNonRoot": true });
         let by_image = "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)";
         for image in ["", "0", "0:0"] {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_with_a_number_for_its_user_runs_and_so_does_root_where_nobody_minds() {
+    fn a_numeric_user_is_accepted_and_so_is_root_without_run_as_non_root() {
         let non_root = || json!({ "runAsNonRoot": true });
         assert_eq!(verdict(non_root(), json!({}), "65532:65532"), None);
         assert_eq!(verdict(non_root(), json!({ "runAsUser": 1000 }), "root"), None);

@@ -202,7 +202,7 @@ mod tests {
             .filter(|name| !name.starts_with("..2"))
             .collect();
         names.sort();
-        assert_eq!(names, ["..data", "a", "c"], "what is gone from the volume is gone from the folder");
+        assert_eq!(names, ["..data", "a", "c"], "files that left the volume are removed from the folder");
         assert!(!volume.join(first).exists(), "the replaced files are removed");
     }
 

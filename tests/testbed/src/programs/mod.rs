@@ -68,7 +68,7 @@ fn build(what: &[&str]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         })
         .context("run cargo")?;
     if !built.status.success() {
-        bail!("`cargo build {}` failed; what it says stands above", what.join(" "));
+        bail!("`cargo build {}` failed; its output is above", what.join(" "));
     }
     Ok(String::from_utf8_lossy(&built.stdout).lines().filter_map(executable).collect())
 }

@@ -74,7 +74,7 @@ impl Supervisor {
         let mut events = BufReader::new(process.stdout.take().context("the supervisor's output")?).lines();
         let folder = match events.next().map(|line| parse(&line?)) {
             Some(Ok(Event::Started { folder })) => folder,
-            _ => bail!("testbed-supervisor did not start; what it wrote to stderr says why"),
+            _ => bail!("testbed-supervisor did not start; stderr has the reason"),
         };
         let state = Arc::new(State { children: Mutex::new(Some(HashMap::new())), gone: watch::Sender::new(false) });
         let listener = Arc::clone(&state);

@@ -153,7 +153,7 @@ fn checked(
     for spec in specs {
         let accepted = match spec.protocol.as_str() {
             "HTTPS" => Ok(()),
-            other => Err(("UnsupportedProtocol", format!("the testbed's edge serves HTTPS alone, not {other}"))),
+            other => Err(("UnsupportedProtocol", format!("the testbed's edge only serves HTTPS, not {other}"))),
         };
         let hostname = spec.hostname.as_ref().map(|hostname| hostname.to_ascii_lowercase());
         let is_first = accepted.is_err() || taken.insert((spec.port, hostname));
@@ -177,7 +177,7 @@ fn certificate(namespace: &str, spec: &ListenerSpec, objects: &Objects) -> Resul
     let (theirs, name) = (reference.namespace(namespace), &reference.name);
     if theirs != namespace {
         let why =
-            format!("Secret {theirs}/{name} is of another namespace, and the testbed's edge heeds no ReferenceGrant");
+            format!("Secret {theirs}/{name} is in another namespace, and the testbed's edge ignores ReferenceGrants");
         return Err(("RefNotPermitted", why));
     }
     certificates::find(namespace, name, &objects.secrets).map_err(invalid)

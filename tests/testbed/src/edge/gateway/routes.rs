@@ -70,7 +70,7 @@ fn attach(
     objects: &Objects,
 ) -> Result<Vec<usize>, Problem> {
     if let Some(what) = unsupported(route) {
-        return Err(("UnsupportedValue", format!("the testbed's edge does not know {what}")));
+        return Err(("UnsupportedValue", format!("the testbed's edge does not support {what}")));
     }
     let theirs = parent.owner.namespace();
     let whose = format!("{} {theirs}/{}", parent.owner.kind(), parent.owner.name());
@@ -80,7 +80,7 @@ fn attach(
             && reference.port.is_none_or(|port| port == listener.spec.port)
     });
     if left.is_empty() {
-        return Err(("NoMatchingParent", format!("{whose} has no listener that this parentRef names")));
+        return Err(("NoMatchingParent", format!("this parentRef names no listener of {whose}")));
     }
     left.retain(|(_, listener)| listener.allows(&theirs, own, objects));
     if left.is_empty() {
@@ -129,12 +129,12 @@ fn resolved(route: &HTTPRoute, own: &str, objects: &Objects) -> Result<(), Probl
 fn service(reference: &BackendRef, own: &str, objects: &Objects) -> Result<IngressServiceBackend, Problem> {
     let object = &reference.object;
     if !object.is("", "Service", ("", "Service")) {
-        return Err(("InvalidKind", format!("backend {} is no Service", object.name)));
+        return Err(("InvalidKind", format!("backend {} is not a Service", object.name)));
     }
     let (theirs, name) = (object.namespace(own), &object.name);
     if theirs != own {
         let why =
-            format!("Service {theirs}/{name} is of another namespace, and the testbed's edge heeds no ReferenceGrant");
+            format!("Service {theirs}/{name} is in another namespace, and the testbed's edge ignores ReferenceGrants");
         return Err(("RefNotPermitted", why));
     }
     let mut services = objects.services.iter();

@@ -116,7 +116,7 @@ fn a_route_that_its_gateway_allows_is_served_below_its_path() {
 }
 
 #[test]
-fn a_route_that_does_not_fit_its_gateway_is_told_why_and_not_served() {
+fn a_route_that_does_not_match_its_gateway_gets_a_reason_and_is_not_served() {
     let to = |parent: Value| move |objects: &mut Objects| objects.routes = vec![route("apps", "a.example.com", parent)];
     let section = json!({ "name": "shared", "namespace": "infra", "sectionName": "other" });
     let objects = with(to(section));
@@ -142,7 +142,7 @@ fn a_route_that_does_not_fit_its_gateway_is_told_why_and_not_served() {
 }
 
 #[test]
-fn a_missing_service_is_told_and_answered_with_an_error_of_the_server() {
+fn a_missing_service_is_reported_and_answered_with_an_error_of_the_server() {
     let objects = with(|objects| objects.services.clear());
     assert_eq!(verdict(&objects), reasons("Accepted", "BackendNotFound"));
     let table = Table::new(Decision::new(&objects).rules());
@@ -193,7 +193,7 @@ fn a_listener_set_counts_where_its_gateway_allows_its_namespace() {
 }
 
 #[test]
-fn what_another_controller_says_of_a_route_stays_and_a_condition_that_does_not_change_keeps_its_time() {
+fn entries_of_other_controllers_and_times_of_unchanged_conditions_stay() {
     let objects = with(|objects| {
         let theirs = json!({ "parentRef": { "name": "x" }, "controllerName": "example.com/other", "conditions": [] });
         let long_ago = json!({
