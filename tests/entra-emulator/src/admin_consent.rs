@@ -23,7 +23,7 @@ use crate::{
     state::{Shared, TenantState},
 };
 
-/// `GET /{tenant}/v2.0/adminconsent`: the page to choose who signs in, or to consent.
+/// `GET /{tenant}/v2.0/adminconsent`: the page to select a user, or to consent.
 pub(crate) async fn page(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,
@@ -33,7 +33,7 @@ pub(crate) async fn page(
     answer(&shared, &tenant, query.unwrap_or_default().as_bytes(), &headers)
 }
 
-/// `POST /{tenant}/v2.0/adminconsent`: where the pages send what was chosen.
+/// `POST /{tenant}/v2.0/adminconsent`: receives the forms of these pages.
 pub(crate) async fn submit(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,

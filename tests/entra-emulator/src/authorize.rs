@@ -1,8 +1,7 @@
-//! The authorization endpoint: the request checked, pages to choose who signs in and to consent, and the way back with a
-//! code.
+//! Authorization endpoint: checks the request, shows pages for the user and for consent, and redirects with a code.
 //!
-//! Nobody has a password here. The page to choose is skipped with a session of the browser, the page to consent with a
-//! consent that was given before, or where signing in is consenting.
+//! Users have no password. The page for the user is skipped if the browser has a session. The page for consent is
+//! skipped if the user has consented before, or if the sign-in implies consent.
 
 use std::sync::Arc;
 
@@ -32,7 +31,7 @@ use crate::{
 /// Lifetime of an unused code, in seconds.
 const CODE_LIFETIME: i64 = 600;
 
-/// The caller's own id for its request, to be repeated in the answer.
+/// The client's own id of its request, which the answer repeats.
 pub(crate) fn client_request_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("client-request-id").and_then(|value| value.to_str().ok())
 }
@@ -47,7 +46,7 @@ pub(crate) async fn page(
     answer(&shared, &tenant, query.unwrap_or_default().as_bytes(), &headers)
 }
 
-/// `POST /{tenant}/oauth2/v2.0/authorize`: the same with a form, and where the page sends who was chosen.
+/// `POST /{tenant}/oauth2/v2.0/authorize`: the same request as a form, and the form of the sign-in page.
 pub(crate) async fn submit(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,
@@ -57,7 +56,7 @@ pub(crate) async fn submit(
     answer(&shared, &tenant, &body, &headers)
 }
 
-/// A request whose client and redirect URI are right, so that the client can be told about anything else.
+/// A request with a valid client and redirect URI, so that the client can receive all other errors.
 struct Asked<'a> {
     shared: &'a Shared,
     tenant: &'a TenantState,
@@ -97,7 +96,7 @@ pub(crate) fn resolve(shared: &Shared, tenant: &str, form: &Form) -> Result<Arc<
     shared.concrete_tenant(tenant)
 }
 
-/// The registered redirect URI that is asked for: exactly, but for the port of this machine (RFC 8252 §7.3).
+/// The registered redirect URI of the request. It must match exactly, except the port of this machine (RFC 8252 §7.3).
 pub(crate) fn redirect_uri(app: &App, form: &Form) -> Result<Url, Aadsts> {
     let asked = form.require("redirect_uri")?;
     let unknown = || Aadsts::RedirectUriUnknown(asked.to_owned(), app.client_id);
@@ -111,7 +110,7 @@ fn without_port(registered: &str) -> Option<String> {
     Url::parse(registered).ok().as_ref().and_then(loopback)
 }
 
-/// A plain HTTP address on this machine, its port left out.
+/// A plain HTTP address on this machine, without its port.
 fn loopback(url: &Url) -> Option<String> {
     let local = url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1"));
     local.then(|| {
@@ -123,7 +122,7 @@ fn loopback(url: &Url) -> Option<String> {
 /// User who signs in, and the request.
 struct SignedIn<'a> {
     user: &'a User,
-    /// At the page just now; otherwise it is the browser's session.
+    /// True for a sign-in at the page just now, false for the browser's session.
     at_page: bool,
     asked: &'a [Requested<'a>],
     claims: Session,
@@ -192,14 +191,14 @@ impl Asked<'_> {
         self.form.get("prompt") == Some("none")
     }
 
-    /// Returns whether the request accepts this user of the browser's session without a choice.
+    /// Returns whether the request accepts this user of the browser's session without a page.
     fn may_be(&self, user: &User) -> bool {
         let hinted =
             self.form.get("login_hint").is_none_or(|hint| hint.eq_ignore_ascii_case(&user.user_principal_name));
         hinted && !matches!(self.form.get("prompt"), Some("login" | "select_account"))
     }
 
-    /// The answer for a user who is known, with a session of the browser if it is a new one.
+    /// The answer for a known user. A new session of the browser is included.
     fn signed_in(&self, signed_in: SignedIn<'_>, trace: &Trace) -> Result<Response, Aadsts> {
         let (user, at_page) = (signed_in.user, signed_in.at_page);
         let cookie = at_page.then(|| session::begin(self.shared, self.tenant, user, &signed_in.claims)).flatten();
@@ -213,7 +212,7 @@ impl Asked<'_> {
         Ok(response)
     }
 
-    /// Checks assignment and consent; `None`: nothing is missing.
+    /// Checks assignment and consent. `None` means that nothing is missing.
     fn admit(&self, signed_in: &SignedIn<'_>, trace: &Trace) -> Result<Option<Response>, Aadsts> {
         let SignedIn { user, asked, .. } = *signed_in;
         if let Err(error) = check_assignment(self.tenant, self.app, user, asked) {
@@ -274,7 +273,7 @@ impl Asked<'_> {
         self.back(&[("code", &code), ("session_state", &session)])
     }
 
-    /// Tells the client of an error; `error_subcode=cancel` where a user went back.
+    /// Returns the redirect with an error to the client; `error_subcode=cancel` if a user went back.
     fn refuse(&self, error: &str, cause: &Aadsts, trace: &Trace) -> Response {
         let description = cause.description(trace);
         let mut parameters = vec![("error", error), ("error_description", &description)];
@@ -284,7 +283,7 @@ impl Asked<'_> {
         with_error(self.back(&parameters), cause)
     }
 
-    /// To the client, in the response mode that it asked for.
+    /// Redirects to the client, in the response mode of its request.
     fn back(&self, parameters: &[(&str, &str)]) -> Response {
         let state = self.form.get("state").map(|state| ("state", state));
         let parameters = parameters.iter().copied().chain(state);
@@ -354,14 +353,14 @@ impl Asked<'_> {
         )
     }
 
-    /// A page from which the user can only go back; Entra redirects to no client on its own here.
+    /// A page with only a link back. Here Entra itself does not redirect to a client.
     fn blocked_page(&self, title: &str, user: &User, error: &Aadsts, trace: &Trace) -> Response {
         let body = format!("{}{}", alert(error, trace), self.page_form().back(user));
         with_error(document(StatusCode::OK, title, &body), error)
     }
 }
 
-/// Refuses a user whom the client, or an app that it asks for, does not let in.
+/// Refuses a user without access to the client, or to an app that it requests.
 pub(crate) fn check_assignment(
     tenant: &TenantState,
     client: &App,

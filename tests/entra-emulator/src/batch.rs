@@ -1,4 +1,5 @@
-//! Microsoft Graph v1.0: `$batch`, whose items are requests like any other: logged, faulted, answered one by one.
+//! Microsoft Graph v1.0: `$batch`. Its items are handled like any other request: logged, subject to faults, and
+//! answered one by one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,7 +31,7 @@ pub(crate) struct Batch {
 struct Item {
     id: String,
     method: String,
-    /// Beginning with what follows the version, e.g. `/me`.
+    /// Path after the version, such as `/me`.
     url: String,
     #[serde(default)]
     headers: HashMap<String, String>,
@@ -40,7 +41,8 @@ struct Item {
     depends_on: Vec<String>,
 }
 
-/// `POST /v1.0/$batch`: each item to `graph`, the others' routes; answered in an order that means nothing.
+/// `POST /v1.0/$batch`: sends each item to `graph`, the router of all other paths. The order of the answers has no
+/// meaning.
 pub(crate) async fn batch(
     State(graph): State<Router>,
     Extension(hang_up): Extension<HangUp>,
@@ -100,7 +102,7 @@ fn is_failure(status: &Value) -> bool {
     status.as_u64().is_none_or(|status| status >= 400)
 }
 
-/// An item as a request of its own, which has the batch's token unless it brings one.
+/// An item as a separate request. It has the batch's token unless it has its own.
 fn request(item: &Item, batch: &HeaderMap, hang_up: HangUp) -> Result<Request<Body>, GraphError> {
     let method = Method::from_bytes(item.method.as_bytes()).map_err(|_| refused("A batch request has no method."))?;
     let mut request = Request::builder().method(method).uri(format!("/v1.0{}", item.url)).extension(hang_up);
@@ -127,7 +129,7 @@ async fn answer(id: &str, response: Response) -> Value {
         .collect();
     let mut answer = json!({"id": id, "status": parts.status.as_u16(), "headers": headers});
     if let (false, Value::Object(members)) = (body.is_empty() || parts.status == StatusCode::NO_CONTENT, &mut answer) {
-        // What is not JSON travels as base64.
+        // Content other than JSON is encoded in base64.
         let body = serde_json::from_slice(&body).unwrap_or_else(|_| STANDARD.encode(&body).into());
         members.insert("body".to_owned(), body);
     }

@@ -1,4 +1,4 @@
-//! Microsoft Graph v1.0: events in a user's calendar, to create.
+//! Microsoft Graph v1.0: creation of events in a user's calendar.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ const WRITE: Permissions = Permissions {
     denied: mail::denied,
 };
 
-/// An event that somebody created.
+/// A created event.
 #[derive(Clone, Debug)]
 pub struct CreatedEvent {
     /// The organizer's tenant.
     pub tenant: Uuid,
-    /// The user whose calendar has it.
+    /// User whose calendar has the event.
     pub user: Uuid,
     /// Its id.
     pub id: String,
@@ -33,8 +33,8 @@ pub struct CreatedEvent {
     pub event: Map<String, Value>,
 }
 
-/// `POST …/events`: kept for the test to look at; nobody is invited. A second one with the same `transactionId` creates
-/// nothing: if it is the same event, the first one is the answer.
+/// `POST …/events`: stores the event for tests; invitations are not sent. A second request with the same
+/// `transactionId` creates nothing. If it has the same event, the answer is the first event.
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
     target: Target,

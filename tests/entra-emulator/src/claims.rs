@@ -12,7 +12,7 @@ use crate::{
 
 /// Lifetime of ID tokens in seconds, and default lifetime of access tokens.
 const LIFETIME: i64 = 3599;
-/// A JWT lists no more groups than this; beyond it the claim is replaced by a reference to Graph.
+/// Maximum number of groups in a JWT. Beyond it, a reference to Graph replaces the claim.
 const GROUP_LIMIT: usize = 200;
 
 /// Common input of all tokens.
@@ -27,16 +27,16 @@ pub(crate) struct Issuance<'a> {
     pub(crate) issue: u64,
 }
 
-/// The parts of a `claims` parameter that the emulator acts on.
+/// Parts of a `claims` parameter that the emulator supports.
 #[derive(Clone, Default)]
 pub(crate) struct ClaimsRequest {
-    /// `xms_cc`: what the client can do, e.g. `cp1`.
+    /// `xms_cc`: capabilities of the client, such as `cp1`.
     capabilities: Vec<String>,
-    /// Actions that the user must take. A sign-in of the emulator takes them.
+    /// Requirements for the user. A sign-in at the emulator meets them.
     pub(crate) session: Session,
 }
 
-/// Actions of a user at the sign-in. They apply to every token that results from it.
+/// Requirements that a user met at the sign-in. They apply to every token that results from it.
 #[derive(Clone, Default)]
 pub(crate) struct Session {
     /// `acrs`: authentication contexts.
@@ -45,7 +45,7 @@ pub(crate) struct Session {
     policies: Vec<String>,
 }
 
-/// Between the issue number and the policies in `aio`.
+/// Separator of the issue number and the policies in `aio`.
 const AIO_SEPARATOR: char = '~';
 
 impl Session {
@@ -83,14 +83,14 @@ fn add(to: &mut Vec<String>, more: &[String]) {
     }
 }
 
-/// The issue number in one of the emulator's own tokens; 0, older than any, in one that a test made up.
+/// Issue number in one of the emulator's own tokens. It is 0, older than any, in a token of a test.
 pub(crate) fn issue_of(token: &Unverified) -> u64 {
     let aio = token.claim("aio").and_then(|aio| aio.split(AIO_SEPARATOR).next());
     aio.and_then(|issue| u64::from_str_radix(issue, 16).ok()).unwrap_or_default()
 }
 
 impl ClaimsRequest {
-    /// `None`: not a JSON object.
+    /// Parses the parameter; `None` if it is not a JSON object.
     pub(crate) fn parse(parameter: Option<&str>) -> Option<Self> {
         let Some(parameter) = parameter else {
             return Some(Self::default());
@@ -120,7 +120,7 @@ impl Issuance<'_> {
         self.client.access_token_lifetime_seconds.map_or(LIFETIME, i64::from)
     }
 
-    /// An access token by which the client acts as the user.
+    /// Access token of a client that acts for the user.
     pub(crate) fn user_token(
         &self,
         requested: &Requested<'_>,
@@ -170,12 +170,12 @@ impl Issuance<'_> {
                 aio.push_str(policy);
             }
         }
-        // Absent, not null, is how Entra says that it does not know.
+        // Entra leaves an unknown value out, without a null.
         token.retain(|_, value| !value.is_null());
         token
     }
 
-    /// An access token by which the client acts as itself; issued even without any role.
+    /// Access token of a client that acts as itself; issued even without any role.
     pub(crate) fn application_token(&self, requested: &Requested<'_>) -> Object {
         let oid = service_principal(self.tenant.id, self.client.client_id);
         let mut token = self.base(requested);
@@ -192,7 +192,7 @@ impl Issuance<'_> {
         token
     }
 
-    /// An ID token for the client itself: its audience, the same keys, even the user's roles, but no `scp`.
+    /// ID token for the client itself. It has the client as audience, the same keys and the user's roles, but no `scp`.
     pub(crate) fn id_token(&self, user: &User, nonce: Option<&str>) -> Object {
         let mut token = object(json!({
             "aud": self.client.client_id,
@@ -217,7 +217,7 @@ impl Issuance<'_> {
     fn base(&self, requested: &Requested<'_>) -> Object {
         let proof = if self.authenticated { "2" } else { "0" };
         let mut token = object(json!({
-            // Opaque to everybody but the emulator itself, which reads the issue number and what the user did from it.
+            // Only the emulator reads it: it contains the issue number and the requirements that the user met.
             "aio": format!("{:x}", self.issue),
             "iat": self.now,
             "nbf": self.now,
@@ -259,12 +259,12 @@ impl Issuance<'_> {
     }
 }
 
-/// The issuer of v1 tokens, on a host that the emulator does not play: nobody needs to reach it.
+/// Issuer of v1 tokens, on a host that the emulator does not serve and clients do not need.
 pub(crate) fn v1_issuer(tenant: Uuid) -> String {
     format!("https://sts.windows.net/{tenant}/")
 }
 
-/// The claims that ask for a token issued at this moment or later, to make up for a revocation.
+/// Claims that require a token issued now or later, after a revocation.
 pub(crate) fn issued_after(seconds: i64) -> String {
     json!({"access_token": {"nbf": {"essential": true, "value": seconds.to_string()}}}).to_string()
 }
@@ -274,7 +274,7 @@ pub(crate) fn service_principal(tenant: Uuid, client_id: Uuid) -> Uuid {
     derived(&format!("service principal {tenant} {client_id}"))
 }
 
-/// The id of the Conditional Access policy that stands before an application.
+/// Id of the Conditional Access policy of an application.
 pub(crate) fn policy_of(client: &App) -> Uuid {
     derived(&format!("conditional access {}", client.client_id))
 }
@@ -297,7 +297,7 @@ fn version(requested: &Requested<'_>) -> TokenVersion {
     }
 }
 
-/// Graph's own tokens have all the optional claims, an app's those that it registered.
+/// Graph's own tokens have all optional claims, other tokens have those that the app registered.
 fn optional(requested: &Requested<'_>, claim: OptionalClaim, name: &str, value: Value) -> Option<(String, Value)> {
     let wanted = match requested.resource {
         Resource::Graph => true,
@@ -311,7 +311,7 @@ fn roles_claim(roles: Vec<String>) -> Option<(String, Value)> {
 }
 
 fn user_roles(tenant: &Tenant, app: &App, user: &User) -> Vec<String> {
-    // Membership of a nested group gives no role.
+    // Membership in a nested group gives no role.
     let is_user =
         |id| id == user.oid || tenant.groups.iter().any(|group| group.id == id && group.members.contains(&user.oid));
     roles_of(app, MemberType::User, is_user)
@@ -348,7 +348,7 @@ fn groups_claims(tenant: &Tenant, app: &App, user: &User) -> Object {
     if groups.len() <= GROUP_LIMIT {
         return object(json!({"groups": groups}));
     }
-    // Entra still names the host of the retired Azure AD Graph here; nobody should follow it.
+    // Entra still names the host of the retired Azure AD Graph here. Clients should not follow it.
     let endpoint = format!("https://graph.windows.net/{}/users/{}/getMemberObjects", tenant.id, user.oid);
     object(json!({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": endpoint}}}))
 }

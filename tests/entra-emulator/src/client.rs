@@ -31,7 +31,7 @@ impl Form {
         Ok(Self(parameters))
     }
 
-    /// A parameter without a value counts as absent (RFC 6749 §3.1).
+    /// Value of a parameter. An empty one counts as absent (RFC 6749 §3.1).
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -45,10 +45,10 @@ impl Form {
     }
 }
 
-/// The app that a request is by.
+/// Client of a request.
 pub(crate) struct Client<'t> {
     pub(crate) app: &'t App,
-    /// Proven by an assertion; a public client is only named.
+    /// Authenticated with an assertion. A public client is only named.
     pub(crate) authenticated: bool,
 }
 
@@ -67,8 +67,8 @@ pub(crate) fn find_app<'t>(tenant: &'t Tenant, client_id: &str) -> Result<&'t Ap
         .ok_or_else(|| Aadsts::AppUnknown { client: client_id.to_owned(), tenant: tenant.id.to_string() })
 }
 
-/// Authenticates the client of a token request: public clients by nothing, all others by a federated credential.
-/// A secret is never right, even beside an assertion that is.
+/// Authenticates the client of a token request: public clients need nothing, all others a federated credential. A
+/// secret is always refused, even beside a valid assertion.
 pub(crate) async fn authenticate<'t>(
     shared: &Shared,
     tenant: &'t TenantState,

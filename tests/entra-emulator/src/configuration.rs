@@ -12,11 +12,11 @@ pub const TOKEN_EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// Maximum number of federated credentials of an application.
 pub(crate) const FEDERATED_CREDENTIAL_LIMIT: usize = 20;
 
-/// Everything an emulator starts with; more can be added while it runs, by [`crate::Control`].
+/// Initial content of an emulator. [`crate::Control`] can add more while it runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Configuration {
-    /// The host in the emulator's addresses and certificate: whoever asks it has to know where that is.
+    /// Host in the emulator's addresses and certificate. Clients have to resolve it.
     #[serde(default = "localhost")]
     pub host: String,
     /// The tenants.
@@ -49,22 +49,22 @@ impl Configuration {
     }
 }
 
-/// A directory of its own: an issuer, applications, users and groups.
+/// A separate directory: an issuer, applications, users and groups.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tenant {
     /// The directory's id, `tid` in its tokens.
     pub id: Uuid,
-    /// Names by which the tenant is found besides its id, e.g. `contoso.com`.
+    /// Other names of the tenant, such as `contoso.com`.
     #[serde(default)]
     pub domains: Vec<String>,
     /// App registrations.
     #[serde(default)]
     pub apps: Vec<App>,
-    /// People.
+    /// Users.
     #[serde(default)]
     pub users: Vec<User>,
-    /// Groups of people and of groups.
+    /// Groups of users and of groups.
     #[serde(default)]
     pub groups: Vec<Group>,
 }
@@ -88,7 +88,7 @@ impl Tenant {
         })
     }
 
-    /// Every group that has this object as a member, directly or through other groups.
+    /// Every group that contains this object, directly or through other groups.
     pub(crate) fn transitive_groups(&self, oid: Uuid) -> Vec<&Group> {
         let mut found: Vec<&Group> = Vec::new();
         let mut open = vec![oid];
@@ -103,8 +103,8 @@ impl Tenant {
         found
     }
 
-    /// Returns whether the app accepts this user: it requires no assignment, or the user has one directly or through a
-    /// group.
+    /// Returns whether the app accepts this user. Either it requires no assignment, or the user has one, or a group has
+    /// one and the user is a direct member.
     pub(crate) fn admits(&self, app: &App, user: &User) -> bool {
         let is_member = |id| self.groups.iter().any(|group| group.id == id && group.members.contains(&user.oid));
         let assigned =
@@ -112,7 +112,7 @@ impl Tenant {
         !app.assignment_required || app.role_assignments.iter().any(assigned)
     }
 
-    /// Refuses a tenant whose parts contradict each other.
+    /// Refuses an inconsistent tenant.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
         for app in &self.apps {
             let name = app.client_id;
@@ -153,7 +153,7 @@ pub struct App {
     /// Shown on the sign-in page.
     #[serde(default)]
     pub display_name: String,
-    /// App ID URIs, by which scopes and `resource` name the application.
+    /// App ID URIs, which name the application in scopes and `resource`.
     #[serde(default)]
     pub identifier_uris: Vec<String>,
     /// The format of access tokens *for* this application.
@@ -165,16 +165,16 @@ pub struct App {
     /// Roles that the application defines.
     #[serde(default)]
     pub app_roles: Vec<AppRole>,
-    /// Clients that may call this application on a user's behalf without being asked; needed for on-behalf-of.
+    /// Clients that may call this application for a user without further consent; needed for on-behalf-of.
     #[serde(default)]
     pub pre_authorized_clients: Vec<Uuid>,
     /// Optional claims in access tokens for this application.
     #[serde(default)]
     pub optional_claims: Vec<OptionalClaim>,
-    /// Signs the application's tokens by a key of its own, as a claims mapping policy does.
+    /// True if the application's tokens are signed with its own key, as with a claims mapping policy.
     #[serde(default)]
     pub own_signing_key: bool,
-    /// Which of a user's groups its tokens list.
+    /// Groups of a user that its tokens list.
     #[serde(default)]
     pub group_membership_claims: GroupMembershipClaims,
     /// True if the application is a public client. It has no credential and must not present one.
@@ -214,7 +214,7 @@ pub struct App {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum TokenVersion {
-    /// `https://sts.windows.net/{tid}/`, what Entra itself defaults to.
+    /// `https://sts.windows.net/{tid}/`, the default of Entra.
     V1,
     /// `…/{tid}/v2.0`
     #[default]
@@ -266,37 +266,37 @@ pub enum MemberType {
     Application,
 }
 
-/// A claim that an application asks Entra to add to its access tokens.
+/// Optional claim of the application's access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptionalClaim {
     /// `idtyp`: `app` or (as with `include_user_token`) `user`.
     Idtyp,
-    /// `xms_cc`: what the client said it can do.
+    /// `xms_cc`: capabilities that the client sent.
     XmsCc,
-    /// `acrs`: the authentication contexts met.
+    /// `acrs`: the authentication contexts that the sign-in met.
     Acrs,
-    /// `acct`: 0 of a member of the tenant, 1 of a guest in it.
+    /// `acct`: 0 for a member of the tenant, 1 for a guest.
     Acct,
     /// `groups`, which only has an effect with `groupMembershipClaims`.
     Groups,
 }
 
-/// Which groups a token lists.
+/// Groups in a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupMembershipClaims {
     /// No `groups` claim.
     #[default]
     None,
-    /// All of them, nested ones included.
+    /// All groups, including nested ones.
     SecurityGroup,
-    /// Those assigned to the application of which the user is a direct member.
+    /// Groups that are assigned to the application and have the user as a direct member.
     ApplicationGroup,
-    /// As `SecurityGroup`: the emulator has no other kinds of group.
+    /// Same as `SecurityGroup`: the emulator has no other kinds of group.
     All,
 }
 
-/// A federated identity credential: whose token may act as the application.
+/// A federated identity credential. Tokens that match it may act as the application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FederatedCredential {
@@ -319,42 +319,42 @@ fn token_exchange_audience() -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consent {
-    /// Signing in: no page asks, and the client gets whatever it asks for.
+    /// The sign-in implies consent: no page is shown, and the client gets all requested scopes.
     #[default]
     OnSignIn,
-    /// A page that asks the user, unless all of it was consented to before.
+    /// A page asks the user, unless all scopes have a consent.
     Ask,
-    /// An administrator: a page tells all other users to find one.
+    /// Only an administrator consents. A page refers all other users to one.
     AdminOnly,
 }
 
-/// A Conditional Access policy for whoever reaches Graph through an application on behalf of a user.
+/// Conditional Access policy for access to Graph through an application on behalf of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConditionalAccess {
     /// No policy.
     #[default]
     None,
-    /// A second factor, asked for as it is documented: `interaction_required` with claims. A sign-in with those claims
-    /// gives it.
+    /// Requires a second factor, as documented: `interaction_required` with claims. A sign-in with these claims meets
+    /// it.
     MultiFactor,
-    /// The same, asked for as Entra was seen to: `invalid_grant`, suberror `basic_action`, with claims.
+    /// Requires a second factor, as observed at Entra: `invalid_grant`, suberror `basic_action`, with claims.
     MultiFactorBasicAction,
-    /// Nobody gets through, whatever they do.
+    /// Refuses every user.
     Blocked,
 }
 
-/// Assigns a principal to an application, with a role or just so.
+/// Assigns a principal to an application, with or without a role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RoleAssignment {
     /// A user's oid, a group's id, or the client id of another application of the tenant.
     pub principal: Uuid,
-    /// The role's value; absent: assigned without a role, which `ApplicationGroup` counts.
+    /// Value of the role. If absent, the assignment has no role, and counts for `ApplicationGroup`.
     #[serde(default)]
     pub role: Option<String>,
 }
 
-/// A person, their profile and their mailbox.
+/// A user, with profile and mailbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct User {
@@ -425,7 +425,7 @@ pub struct Message {
     pub from_name: String,
     /// Time of arrival, RFC 3339 in UTC, such as `2026-03-01T09:30:00Z`.
     pub received_date_time: String,
-    /// The beginning of the text.
+    /// Beginning of the text.
     #[serde(default)]
     pub body_preview: String,
     /// True if the message was read.

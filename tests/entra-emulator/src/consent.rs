@@ -1,4 +1,4 @@
-//! Consent: which scopes of which resource a client has from a user, or from an administrator for all users.
+//! Consent: scopes of a resource that a client has from a user, or from an administrator for all users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,11 @@ use crate::{
     state::{Bounded, Shared, TenantState},
 };
 
-/// All consents given while the emulator runs, besides those of the configuration.
+/// All consents from the run of the emulator. Those of the configuration are separate.
 #[derive(Default)]
 pub(crate) struct Consents(Bounded<BTreeMap<String, BTreeSet<String>>>);
 
-/// A client, and the user who consents to it or, without one, all users of the tenant.
+/// A client, and the user who consents. Without a user, the consent is for all users of the tenant.
 #[derive(Clone, Copy)]
 pub(crate) struct Party {
     pub(crate) tenant: Uuid,
@@ -46,7 +46,7 @@ impl Consents {
         }
     }
 
-    /// Adds everything that is asked for, OpenID Connect's own scopes as scopes of Graph.
+    /// Adds all requested scopes. Scopes of OpenID Connect count as scopes of Graph.
     pub(crate) fn grant(&mut self, party: Party, client: &App, asked: &[Requested<'_>]) {
         for requested in asked {
             self.add(party, requested.resource.id(), requested.asked_by(client));
@@ -104,14 +104,14 @@ impl Consented<'_> {
         asked.iter().any(|requested| self.lacks_scope(requested) || (!any && !requested.openid.is_empty()))
     }
 
-    /// `.default` is content with any consent.
+    /// Any consent is enough for `.default`.
     fn lacks_scope(&self, requested: &Requested<'_>) -> bool {
         let given = self.scopes(requested.resource);
         (requested.default && given.is_empty()) || requested.scopes.iter().any(|scope| !given.contains(scope))
     }
 
-    /// The scopes of a token for the user. Where signing in is consenting, those that are asked for; otherwise all that
-    /// were consented to, as Entra puts into a token whatever part was asked for.
+    /// Scopes of a token for the user. If the sign-in implies consent, these are the requested ones. Otherwise all
+    /// scopes with consent are included, as Entra does for any request.
     pub(crate) fn for_token(&self, requested: &Requested<'_>) -> Result<Vec<String>, Aadsts> {
         match self.client.consent {
             Consent::OnSignIn => Ok(requested.asked_by(self.client)),

@@ -34,8 +34,8 @@ impl Control {
         self.shared.add_tenant(tenant)
     }
 
-    /// Changes a tenant in place, e.g. a role assignment or a group's members. Nothing changes if `change` fails or
-    /// what it leaves contradicts itself.
+    /// Changes a tenant in place, such as a role assignment or a group's members. Nothing changes if `change` fails or
+    /// its result is inconsistent.
     ///
     /// # Errors
     /// If there is no such tenant, and what `change` returns.
@@ -52,7 +52,7 @@ impl Control {
         })
     }
 
-    /// Trusts the authorities in a PEM bundle when federated issuers are asked for their keys.
+    /// Trusts the authorities in a PEM bundle for requests to federated issuers.
     ///
     /// # Errors
     /// If it is not a bundle of certificates.
@@ -60,7 +60,7 @@ impl Control {
         self.shared.trust(pem)
     }
 
-    /// Adds a federated credential, which holds from the next token request on.
+    /// Adds a federated credential, from the next token request on.
     ///
     /// # Errors
     /// Same as Graph: when the app has 20 already, the name is taken or not of 3 to 120 characters, or the pair of
@@ -111,7 +111,7 @@ impl Control {
         })
     }
 
-    /// From now on, changes to the tenant's federated credentials have no effect, as for a while at Entra, until
+    /// Delays the effect of changes to the tenant's federated credentials, as Entra does for a while, until
     /// [`Self::propagate`].
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Control {
         self.shared.hold_propagation(tenant, true)
     }
 
-    /// Lets the changes since [`Self::hold_propagation`], and all later ones, have their effect.
+    /// Applies the changes since [`Self::hold_propagation`], and all later ones.
     ///
     /// # Errors
     /// If there is no such tenant.
@@ -160,7 +160,7 @@ impl Control {
         self.shared.lock().created.list()
     }
 
-    /// Answers some of the coming requests otherwise. Where faults overlap, the earlier one is used up first.
+    /// Answers some of the next requests with a fault. Of overlapping faults, the earliest is used up first.
     ///
     /// # Errors
     /// If 1000 faults wait already.
@@ -168,13 +168,13 @@ impl Control {
         self.shared.lock().add_fault(fault)
     }
 
-    /// Forgets all faults, those of other tests too.
+    /// Removes all faults, including those of other tests.
     pub fn clear_faults(&self) {
         self.shared.lock().faults().clear();
     }
 
-    /// Revokes the sign-in sessions of a user: voids every refresh token, every Graph token (continuous access
-    /// evaluation) and every session of a browser that the user has so far.
+    /// Revokes the sign-in sessions of a user. All earlier refresh tokens, Graph tokens (continuous access evaluation)
+    /// and browser sessions of the user become void.
     ///
     /// # Errors
     /// If there is no such tenant.
@@ -218,8 +218,8 @@ impl Control {
         })
     }
 
-    /// Consents to a client: for a user, or without one for all users of the tenant, as an administrator does. `scope`
-    /// is written as in an authorization request, of several resources perhaps.
+    /// Consents to a client for a user, or without one for all users of the tenant, as an administrator does. `scope`
+    /// has the format of an authorization request, possibly of several resources.
     ///
     /// # Errors
     /// If the tenant, the client, the user or a scope does not exist.
@@ -235,8 +235,8 @@ impl Control {
         Ok(())
     }
 
-    /// Withdraws the consents of a user to a client, or without a user those that were given for all users. Consents of
-    /// the configuration stay: see [`Self::change_tenant`].
+    /// Withdraws the consents of a user to a client. Without a user, it withdraws those for all users. Consents of the
+    /// configuration stay: see [`Self::change_tenant`].
     ///
     /// # Errors
     /// If there is no such tenant.
@@ -246,7 +246,7 @@ impl Control {
         Ok(())
     }
 
-    /// Signs the tenant's tokens with a new key from now on; the last ones stay published.
+    /// Signs the tenant's tokens with a new key from now on. The last keys stay published.
     ///
     /// # Errors
     /// If there is no such tenant.
@@ -254,7 +254,7 @@ impl Control {
         self.shared.roll_signing_key(tenant)
     }
 
-    /// Publishes the key that signs now alone: tokens of earlier ones no longer verify.
+    /// Publishes only the current signing key. Tokens of earlier keys no longer verify.
     ///
     /// # Errors
     /// If there is no such tenant.
@@ -262,12 +262,12 @@ impl Control {
         self.shared.withdraw_old_signing_keys(tenant)
     }
 
-    /// Refuses connections to a host and ends those it has, for all tenants at once; returns once that is so.
+    /// Refuses connections to a host and closes the open ones, for all tenants at once. Returns after the change.
     pub async fn close(&self, host: Host) {
         self.shared.door(host).set_open(false).await;
     }
 
-    /// Takes back [`Self::close`]; returns once the host can be reached.
+    /// Reverts [`Self::close`]. Returns when the host can be reached.
     pub async fn open(&self, host: Host) {
         self.shared.door(host).set_open(true).await;
     }
@@ -304,7 +304,7 @@ impl Control {
         key.sign(&header, claims)
     }
 
-    /// The claims of the access token that `client` would get for a user; to be changed in one place and signed.
+    /// Claims of the access token that `client` would get for a user. A test can change them and sign the result.
     ///
     /// # Errors
     /// If the tenant, the client, the user or the scope does not exist.
@@ -338,7 +338,7 @@ impl Control {
         Ok(self.issuance(&tenant, client)?.id_token(found, None))
     }
 
-    /// An access token for a user, without any sign-in.
+    /// Access token for a user, without a sign-in.
     ///
     /// # Errors
     /// Same as [`Self::user_claims`].

@@ -46,7 +46,7 @@ impl FromRef<Arc<Shared>> for Control {
     }
 }
 
-/// The routes; they are neither logged nor subject to faults.
+/// Routes of the control operations. They are neither logged nor subject to faults.
 pub(crate) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/_control/tenants", post(add_tenant))

@@ -1,4 +1,4 @@
-//! The device code flow (RFC 8628): a code for the device, a page to enter it at, and what the device polls for.
+//! Device code flow (RFC 8628): a code for the device, a page to enter it at, and the result for the polling device.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::{
 
 /// Lifetime of a code without a user, in seconds.
 const LIFETIME: i64 = 900;
-/// Seconds between two polls; at Entra they are 5.
+/// Seconds between two polls. Entra uses 5.
 const INTERVAL: u32 = 1;
 /// Alphabet of user codes. It has no vowels, so that no words result, and no similar characters.
 const ALPHABET: &[u8] = b"BCDFGHJKLMNPQRSTVWXZ";
@@ -35,7 +35,7 @@ const USER_CODE_LENGTH: usize = 9;
 const USER_CODE_INPUT: &str = "otc";
 const DECLINE: &str = "decline";
 
-/// A device code's other half.
+/// Data of a device code.
 #[derive(Clone)]
 pub(crate) struct DeviceCode {
     pub(crate) tenant: Uuid,
@@ -111,12 +111,12 @@ fn new_code(shared: &Shared, tenant: &str, body: &[u8]) -> Result<Json<serde_jso
     })))
 }
 
-/// `GET /devicelogin`: where a user enters the code, chooses who they are, and signs in or declines.
+/// `GET /devicelogin`: page on which a user enters the code, selects the user, and signs in or declines.
 pub(crate) async fn page(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     enter(&shared, query.unwrap_or_default().as_bytes(), &headers)
 }
 
-/// `POST /devicelogin`: where the page sends what was entered.
+/// `POST /devicelogin`: receives the form of this page.
 pub(crate) async fn submit(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     enter(&shared, &body, &headers)
 }

@@ -1,4 +1,4 @@
-//! The edge before a server under test: it ends TLS on a port of its own, and passes on every byte.
+//! Edge of a server under test: terminates TLS on its own port, and forwards every byte.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::tls;
 
-/// A port with TLS, which ends with its runtime. Connections go to a server once it is known.
+/// A port with TLS, which ends with its runtime. It forwards connections after the server is known.
 pub struct Edge {
     /// `https://localhost:PORT`
     pub origin: String,
@@ -43,7 +43,7 @@ impl Edge {
         Ok(Self { origin, ca_pem, target })
     }
 
-    /// Leads to this server from now on. The first call counts.
+    /// Sets the server. Only the first call has an effect.
     pub fn lead_to(&self, target: SocketAddr) {
         _ = self.target.set(target);
     }

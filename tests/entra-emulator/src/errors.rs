@@ -10,7 +10,7 @@ use axum::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// A condition, with the facts that its text repeats.
+/// A condition, with the values in its text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Aadsts {
     #[error(
@@ -313,8 +313,8 @@ impl Aadsts {
         });
         let (suberror, claims) = match self {
             Self::ConsentRequired { .. } => (Some("consent_required".to_owned()), None),
-            // The one shape with claims that Entra was seen to answer on-behalf-of with; of another, MSAL for Node drops
-            // the claims.
+            // This is the only format with claims that Entra was seen to return for on-behalf-of. MSAL for Node drops
+            // the claims of any other.
             Self::GrantRevoked { claims } => (Some("basic_action".to_owned()), Some(claims.clone())),
             Self::StepUpRequired { claims, basic_action, .. } => {
                 (basic_action.then(|| "basic_action".to_owned()), Some(claims.clone()))
@@ -324,7 +324,7 @@ impl Aadsts {
         };
         if let Value::Object(body) = &mut body {
             body.extend(suberror.map(|value| ("suberror".to_owned(), value.into())));
-            // `claims` is a string that holds JSON.
+            // `claims` is a string with JSON.
             body.extend(claims.map(|value| ("claims".to_owned(), value.into())));
         }
         let status = StatusCode::from_u16(self.facts().1).unwrap_or(StatusCode::BAD_REQUEST);
@@ -334,7 +334,7 @@ impl Aadsts {
     }
 }
 
-/// Left on an answer for the request log.
+/// Sets the error on an answer for the request log.
 #[derive(Clone, Copy)]
 pub(crate) struct Failed {
     pub(crate) code: u32,
@@ -348,7 +348,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// `client_request_id` is the caller's own, if it sent one.
+    /// `client_request_id` is the client's own id, if it sent one.
     pub(crate) fn new(client_request_id: Option<&str>, now: i64) -> Self {
         Self {
             id: Uuid::new_v4(),

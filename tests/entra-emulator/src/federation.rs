@@ -1,7 +1,9 @@
-//! Federated credentials: whether an external token, checked against its issuer's live keys, may act as an application.
+//! Federated credentials: checks an external token with its issuer's current keys, and decides whether it may act as an
+//! application.
 //!
-//! The order: the token's shape, its time, then issuer, subject and audience against the credentials, and only for
-//! an issuer that a credential names, the issuer's discovery document, keys and the signature.
+//! The checks run in this order: the token's format, its time, then issuer, subject and audience against the
+//! credentials. Only if a credential names the issuer, its discovery document and keys are fetched, and the signature
+//! is checked.
 
 use http_body_util::{BodyExt as _, Limited};
 use jsonwebtoken::DecodingKey;
@@ -14,15 +16,15 @@ use crate::{
     log::FederatedIdentity,
 };
 
-/// An external token may live this long, in seconds.
+/// Maximum lifetime of an external token, in seconds.
 const LIFETIME_LIMIT: i64 = 25 * 3600;
 /// Allowed clock skew of an issuer, in seconds.
 const SKEW: i64 = 300;
-/// Entra keeps this many of an issuer's keys.
+/// Maximum number of an issuer's keys, as in Entra.
 const KEY_LIMIT: usize = 100;
 const DOCUMENT_LIMIT: usize = 1 << 20;
 
-/// Reads the parts of an external token that a credential is matched with.
+/// Reads the parts of an external token that credentials match.
 ///
 /// # Errors
 /// If the token is malformed, or does not have exactly one audience.
@@ -78,7 +80,7 @@ fn check_time(assertion: &Unverified, now: i64) -> Result<(), Aadsts> {
     Ok(())
 }
 
-/// Exact and case-sensitive, with the nearest miss told apart as Entra does.
+/// Compares exactly, with upper and lower case, and reports the most similar credential as Entra does.
 fn match_credential(all: &[FederatedCredential], identity: &FederatedIdentity) -> Result<(), Aadsts> {
     let FederatedIdentity { issuer, subject, audience } = identity;
     if !all.iter().any(|known| &known.issuer == issuer) {
@@ -114,7 +116,7 @@ struct Key {
     e: Option<String>,
 }
 
-/// Fetched for every exchange: an issuer's new key works, and a withdrawn one does not, from that moment on.
+/// Fetches for every exchange, so that a new key of an issuer works at once, and a withdrawn one fails at once.
 async fn fetch_key(client: &reqwest::Client, issuer: &str, kid: &str) -> Result<DecodingKey, Aadsts> {
     let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let discovery: Discovery = fetch(client, &document).await?;
@@ -133,14 +135,14 @@ async fn fetch_key(client: &reqwest::Client, issuer: &str, kid: &str) -> Result<
 async fn fetch<T: serde::de::DeserializeOwned>(client: &reqwest::Client, url: &str) -> Result<T, Aadsts> {
     let unreachable = |error: reqwest::Error| Aadsts::IssuerUnreachable(chain(&error));
     let response = match client.get(url).send().await {
-        // A connection of the pool may have been closed a moment ago; the real Entra has the keys in a cache. Whoever
-        // cannot be reached at all is not reached by a second request either.
+        // The server may have closed a pooled connection a moment ago. Entra avoids this with a cache of keys. A second
+        // request does not reach an unreachable issuer either.
         Err(error) if error.is_request() && !error.is_connect() => client.get(url).send().await,
         answer => answer,
     };
     let response = response.map_err(unreachable)?;
     let response = response.error_for_status().map_err(unreachable)?;
-    // With a bound: the other side is not ours.
+    // The size is limited, since the other side is not ours.
     let body = Limited::new(reqwest::Body::from(response), DOCUMENT_LIMIT)
         .collect()
         .await
@@ -148,7 +150,7 @@ async fn fetch<T: serde::de::DeserializeOwned>(client: &reqwest::Client, url: &s
     serde_json::from_slice(&body.to_bytes()).map_err(|error| Aadsts::IssuerUnusable(format!("{url}: {error}")))
 }
 
-/// An error with its causes, where TLS and DNS failures hide.
+/// An error with its causes, which include TLS and DNS failures.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

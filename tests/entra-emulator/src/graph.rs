@@ -1,5 +1,5 @@
-//! Microsoft Graph v1.0: its routes, who calls them and with what permissions, and its errors. The caller's token is
-//! checked here, and for no one else to read.
+//! Microsoft Graph v1.0: its routes, their callers and permissions, and its errors. The caller's token is checked here;
+//! only Graph may read it.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use crate::{
     users,
 };
 
-/// The routes of Graph's host, but for `$batch`.
+/// Routes of Graph's host, except `$batch`.
 pub(crate) fn router() -> Router<Arc<Shared>> {
     let mut router = Router::new();
     for user in ["/v1.0/me", "/v1.0/users/{user}"] {
@@ -52,13 +52,13 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .layer(from_fn(identify))
 }
 
-/// Gives every answer the ids that Graph's answers have, in the headers and in an error's body.
+/// Adds Graph's ids to every answer, in the headers and in the body of an error.
 pub(crate) async fn identify(request: Request, next: Next) -> Response {
     let request_id = Uuid::new_v4().to_string();
     let client_id = client_request_id(request.headers()).unwrap_or(&request_id).to_owned();
     let mut response = next.run(request).await;
     if response.status().is_client_error() && response.extensions().get::<GraphError>().is_none() {
-        // The framework's own refusal of a body, a query or a method.
+        // Refusal of the framework: a body, a query or a method.
         let message = "Unable to read the request: its method, query or JSON body is not what the segment takes.";
         response = GraphError::new(400, "BadRequest", message).into_response();
     }
@@ -84,7 +84,7 @@ pub(crate) async fn identify(request: Request, next: Next) -> Response {
     response
 }
 
-/// An error in Graph's shape; `identify` writes its body.
+/// An error in Graph's format; `identify` writes its body.
 #[derive(Clone)]
 pub(crate) struct GraphError {
     status: u16,
@@ -169,7 +169,7 @@ fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<Caller, GraphErr
     Ok(Caller { tenant, subject })
 }
 
-/// Continuous access evaluation: a client that can take one is told what its next token must satisfy.
+/// Continuous access evaluation: a client that supports it gets the claims that its next token must satisfy.
 fn revoked(shared: &Shared, token: &Unverified, at: i64) -> GraphError {
     let capable = token.claims.get("xms_cc").and_then(Value::as_array);
     let capable = capable.is_some_and(|all| all.iter().any(|one| one == "cp1"));
@@ -213,9 +213,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 
 /// Permissions that a request needs, one of each list.
 pub(crate) struct Permissions {
-    /// Scopes of a user, for what is that user's own.
+    /// Scopes of a user, for the user's own data.
     pub(crate) own: &'static [&'static str],
-    /// Scopes of a user, for what is somebody else's.
+    /// Scopes of a user, for data of other users.
     pub(crate) others: &'static [&'static str],
     /// Roles of an application.
     pub(crate) application: &'static [&'static str],
@@ -224,7 +224,7 @@ pub(crate) struct Permissions {
 }
 
 impl Caller {
-    /// The user that the path is about, if the caller's token allows it.
+    /// User that the path names, if the caller's token allows it.
     pub(crate) fn user(&self, target: &Target, permissions: &Permissions) -> Result<&User, GraphError> {
         let user = match (target, &self.subject) {
             (Target::Me, Subject::User { oid, .. }) => self.find(&oid.to_string()),
@@ -239,7 +239,7 @@ impl Caller {
             Subject::User { scopes, .. } => (scopes, permissions.others),
             Subject::Application { roles } => (roles, permissions.application),
         };
-        // Whoever may not ask is not told whether the user exists.
+        // A caller without permission does not learn whether the user exists.
         if granted.iter().any(|one| needed.contains(&one.as_str())) { user } else { Err((permissions.denied)()) }
     }
 
@@ -271,7 +271,7 @@ impl Caller {
 /// `$select` and the rest of the query options.
 pub(crate) type Options = Query<std::collections::BTreeMap<String, String>>;
 
-/// `object` with only the properties that `$select` lists; names that it does not have are passed over.
+/// `object` with only the properties in `$select`. Unknown names are ignored.
 pub(crate) fn select(object: Value, options: &Options) -> Value {
     let Some(selected) = options.get("$select") else {
         return object;

@@ -1,4 +1,5 @@
-//! A cluster's service account issuer: discovery document and keys over HTTPS, and tokens as the kubelet projects them.
+//! Service account issuer of a cluster: discovery document and keys over HTTPS, and projected tokens as from the
+//! kubelet.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ const KEY_ID: &str = "service-account-key";
 pub struct Issuer {
     /// `iss` of its tokens.
     pub url: String,
-    /// The certificate authority (PEM) that its documents are fetched under.
+    /// Certificate authority (PEM) of its documents.
     pub ca_pem: String,
     key: EncodingKey,
 }
@@ -67,7 +68,7 @@ impl Issuer {
         }))
     }
 
-    /// These claims, signed with the issuer's key.
+    /// Signs these claims with the issuer's key.
     ///
     /// # Errors
     /// If they cannot be signed.
@@ -83,7 +84,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let service = TowerToHyperService::new(router);
-            // A client that goes away early is none of the issuer's business.
+            // The issuer ignores clients that disconnect early.
             _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }

@@ -1,4 +1,4 @@
-//! Signing keys: what Entra's JWKS shows of them, and JSON Web Signatures (RFC 7515) made with them.
+//! Signing keys: their form in Entra's JWKS, and JSON Web Signatures (RFC 7515) with them.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) type Object = Map<String, Value>;
 
 /// One RSA key pair of 2048 bits with its certificate.
 pub(crate) struct SigningKey {
-    /// `kid` and `x5t`, which are equal at Entra.
+    /// `kid` and `x5t`, which are equal in Entra.
     pub(crate) kid: String,
     modulus: String,
     exponent: String,
@@ -54,7 +54,7 @@ impl SigningKey {
         }))
     }
 
-    /// The key as Entra publishes it: without `alg`.
+    /// Returns the key as Entra publishes it: without `alg`.
     pub(crate) fn jwk(&self) -> Value {
         json!({
             "kty": "RSA", "use": "sig", "kid": self.kid, "x5t": self.kid,
@@ -62,8 +62,8 @@ impl SigningKey {
         })
     }
 
-    /// Signs `claims` under exactly this `header`. `alg` decides: RS256 with the key, `none` with nothing,
-    /// HS256 with the public key's PEM as the secret (the confusion that a validator must not fall for).
+    /// Signs `claims` with exactly this `header`. `alg` selects the signature. RS256 uses the key, and `none` has no
+    /// signature. HS256 uses the public key's PEM as the secret, a confusion that a validator must refuse.
     pub(crate) fn sign(&self, header: &Object, claims: &Value) -> anyhow::Result<String> {
         let message = message(header, claims);
         let signature = match header.get("alg").and_then(Value::as_str) {
@@ -77,8 +77,8 @@ impl SigningKey {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// An access token for Graph: what is signed has the SHA-256 of the header's `nonce` in its place, so that
-    /// the token as it travels does not verify. Only Graph is meant to read it.
+    /// Access token for Graph. The signature covers the SHA-256 of the header's `nonce`, so that the sent token does
+    /// not verify. Only Graph is supposed to read it.
     pub(crate) fn sign_for_graph(&self, claims: &Value) -> anyhow::Result<String> {
         let nonce = random_token();
         let signed = self.sign(&self.header_with_nonce(&hashed(&nonce)), claims)?;
@@ -98,7 +98,7 @@ impl SigningKey {
     }
 }
 
-/// A token split into its parts, nothing of it verified.
+/// A token in its parts, without verification.
 pub(crate) struct Unverified {
     pub(crate) header: Object,
     pub(crate) claims: Object,
@@ -107,7 +107,7 @@ pub(crate) struct Unverified {
 }
 
 impl Unverified {
-    /// `None`: not a JSON Web Token in compact form.
+    /// Splits the token; `None` if it is not a JSON Web Token in compact form.
     pub(crate) fn parse(token: &str) -> Option<Self> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
@@ -142,7 +142,7 @@ impl Unverified {
         self.is_signed_by(&key.public)
     }
 
-    /// As [`Self::is_signed_by_ours`], for a token made by [`SigningKey::sign_for_graph`].
+    /// Same as [`Self::is_signed_by_ours`], for a token from [`SigningKey::sign_for_graph`].
     pub(crate) fn is_signed_for_graph(&self, key: &SigningKey) -> bool {
         let Some(nonce) = text(&self.header, "nonce") else {
             return false;
@@ -162,7 +162,7 @@ pub(crate) fn hashed(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(text))
 }
 
-/// A JSON object literal as a map; anything else becomes an empty one.
+/// Converts a JSON object literal to a map. Anything else becomes an empty map.
 pub(crate) fn object(value: Value) -> Object {
     match value {
         Value::Object(map) => map,

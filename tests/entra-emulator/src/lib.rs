@@ -1,8 +1,8 @@
 //! Microsoft Entra ID and Microsoft Graph over HTTPS on this machine, for tests and the demo.
 //!
-//! Two hosts, as in the world: the authority (metadata, keys, sign-in page, tokens) and Graph. Both have certificates
-//! of the emulator's own authority. Client assertions are checked as federated credentials against the live keys of
-//! whoever issued them; client secrets are never accepted.
+//! The emulator has two hosts, as the real services: the authority (metadata, keys, sign-in page, tokens) and Graph.
+//! Both have certificates of the emulator's own authority. Client assertions are checked as federated credentials
+//! against the current keys of their issuer. Client secrets are never accepted.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -14,34 +14,34 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # Where it differs from the real thing
+//! # Differences from the real services
 //!
-//! - Nobody has a password or a second factor: the page lists the users. A browser's session has one user, the last who
-//!   signed in, and ends with log-out, revocation or the process.
-//! - Signing in is consenting to what the client asks for, unless `consent` says otherwise: `ask` shows the page that
-//!   asks the user, `admin_only` the page that tells everybody but an `administrator` to find one. On-behalf-of always
-//!   asks for consent given beforehand (`grantedGraphScopes`, `preAuthorizedClients`, or at a page). OpenID Connect's
-//!   own scopes come with any other consent. Device codes have no page for consent.
-//! - Entra decides by policy and by the publisher whether users may consent; here it is a switch of each app.
-//! - Conditional Access stands only before Graph on behalf of a user (`conditionalAccess`), and knows a second factor
-//!   and nothing else; it is asked for by the policy's id, and a sign-in with those claims counts as having given it.
-//!   Throttling comes only from injected faults.
-//! - Refusing a revoked user, the token endpoint names the claims that a new sign-in meets; whether Entra does is not
-//!   known.
-//! - Every app is of a single tenant: `common` and `organizations` have metadata and answer AADSTS50194 elsewhere.
-//! - A new federated credential holds at once unless a test holds its propagation, and an issuer's keys are fetched for
-//!   every exchange; at Entra both take seconds to minutes.
-//! - A device polls every second, and every app may ask for device codes.
-//! - Tokens live 3599 seconds unless `accessTokenLifetimeSeconds` says otherwise, and `nbf` is the moment of issue.
-//! - The metadata names endpoints that are not there: user info, and the v1 ones.
-//! - v1 tokens have the public cloud's issuer, `https://sts.windows.net/…`; everything else is under the emulator's
-//!   own authority.
-//! - A token request without `scope`, after an authorization request with several resources, is about the first one.
-//! - The status and `error` of some AADSTS codes are not known from any real answer: those of the nearest known
-//!   condition stand for them. Redeeming a code without its PKCE challenge's verifier is AADSTS501481 too.
-//! - Graph has users, memberships and messages to read, and takes messages to send and events to create, which nobody
-//!   receives. `$select` passes over unknown names; `$filter` and other options of messages that it would have to ignore are
-//!   answered with 501. The times of a new event are answered as they came, not in UTC.
+//! - Users have no password and no second factor: the page lists the users. A browser's session has one user, the last
+//!   who signed in. It ends with log-out, revocation or the process.
+//! - The sign-in implies consent to the client's request, unless `consent` is set. `ask` shows a page that asks the
+//!   user. `admin_only` shows a page that refers everybody except an `administrator` to one. On-behalf-of always
+//!   requires earlier consent (`grantedGraphScopes`, `preAuthorizedClients`, or at a page). Any other consent includes
+//!   the scopes of OpenID Connect. Device codes have no page for consent.
+//! - In Entra, a policy and the publisher decide whether users may consent. Here it is a setting of each app.
+//! - Conditional Access applies only to Graph on behalf of a user (`conditionalAccess`), and only supports a second
+//!   factor. The claims name the policy's id, and a sign-in with these claims meets it. Throttling only comes from
+//!   injected faults.
+//! - If the token endpoint refuses a revoked user, it returns the claims that a new sign-in meets. Entra's behaviour is
+//!   not known.
+//! - Every app has a single tenant: `common` and `organizations` have metadata and answer AADSTS50194 elsewhere.
+//! - A new federated credential is effective at once unless a test delays its propagation. An issuer's keys are fetched
+//!   for every exchange. In Entra both take seconds to minutes.
+//! - A device polls every second, and every app may request device codes.
+//! - Tokens are valid for 3599 seconds unless `accessTokenLifetimeSeconds` is set, and `nbf` is the time of issue.
+//! - The metadata names endpoints that do not exist: user info, and the v1 ones.
+//! - v1 tokens have the public cloud's issuer, `https://sts.windows.net/…`; everything else is under the emulator's own
+//!   authority.
+//! - After an authorization request with several resources, a token request without `scope` is for the first one.
+//! - For some AADSTS codes, no real answer with its status and `error` is known. They use those of the most similar
+//!   known condition. A code with a PKCE challenge, redeemed without its verifier, also results in AADSTS501481.
+//! - Graph has users, memberships and messages to read. It accepts messages to send and events to create, but does not
+//!   deliver them. `$select` ignores unknown names. `$filter` and other options of messages that it would have to
+//!   ignore are answered with 501. The times of a new event are returned as sent, not in UTC.
 
 mod admin_consent;
 mod authorize;
@@ -101,8 +101,8 @@ pub struct EntraEmulator {
 }
 
 impl EntraEmulator {
-    /// Starts both hosts on the current tokio runtime, and ends with it: an emulator that several tests share needs a
-    /// runtime of its own. The authority listens on `listen`, Graph on the same address and a free port.
+    /// Starts both hosts on the current tokio runtime, and ends with it. An emulator that several tests share needs its
+    /// own runtime. The authority listens on `listen`, Graph on the same address and a free port.
     ///
     /// # Errors
     /// If an address is taken, a trusted authority cannot be read, or a tenant contradicts itself.
@@ -117,7 +117,7 @@ impl EntraEmulator {
         };
         let (authority_url, graph_url) = (url(&authority)?, url(&graph)?);
 
-        // Making keys takes a good part of a second of pure computing.
+        // The generation of keys takes a good part of a second of CPU time.
         let host = configuration.host;
         let (identity, shared) = tokio::task::spawn_blocking(move || {
             let identity = tls::Identity::generate(&host)?;

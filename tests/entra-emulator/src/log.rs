@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// Maximum number of stored requests, sent messages and created events, of each.
 const CAPACITY: usize = 4096;
 
-/// Which of the two hosts was asked.
+/// Host of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Host {
@@ -18,38 +18,38 @@ pub enum Host {
     Graph,
 }
 
-/// One request and what became of it. No token, code or credential is kept.
+/// One request with its result. It contains no token, code or credential.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoggedRequest {
-    /// Rises by one with every request to this emulator.
+    /// Sequence number of the request in this emulator.
     pub sequence: u64,
-    /// Which host.
+    /// Host of the request.
     pub host: Host,
     /// The HTTP method.
     pub method: String,
     /// The path, without its query.
     pub path: String,
-    /// The HTTP status of the answer; 0 where there was none: a connection cut by [`FaultKind::Disconnect`] or
-    /// [`FaultKind::LoseAnswer`], or a client that gave up before.
+    /// HTTP status of the answer. It is 0 without an answer: [`FaultKind::Disconnect`] or [`FaultKind::LoseAnswer`] cut
+    /// the connection, or the client disconnected before.
     pub status: u16,
-    /// The tenant, where the path names one that exists; at Graph, the token's `tid`.
+    /// Tenant, if the path names an existing one; at Graph, the token's `tid`.
     pub tenant: Option<Uuid>,
     /// `grant_type` of a request to the token endpoint.
     pub grant_type: Option<String>,
     /// The client: `client_id`, or at Graph the token's `appid`.
     pub client: Option<String>,
-    /// The user's object id, where one is known.
+    /// Object id of the user, if known.
     pub user: Option<Uuid>,
-    /// The client assertion as it was presented, once it could be read.
+    /// Client assertion of the request, if it was readable.
     pub federated: Option<FederatedIdentity>,
     /// True if the request had a `client_secret` or HTTP Basic credentials.
     pub client_secret_present: bool,
     /// `scope` of a token request; at Graph, the token's scopes or roles.
     pub scopes: Vec<String>,
-    /// `claims` of a token request, as it was sent.
+    /// `claims` of a token request, as sent.
     pub claims: Option<String>,
-    /// The AADSTS code, where the authority refused.
+    /// AADSTS code, if the authority refused.
     pub aadsts: Option<u32>,
     /// Number of concurrent requests of the same tenant to the same host at arrival, including this one.
     pub concurrent: usize,
@@ -90,7 +90,7 @@ pub(crate) struct Seen {
     pub(crate) concurrent: usize,
 }
 
-/// The latest of many, oldest first.
+/// The latest entries, oldest first.
 pub(crate) struct Latest<T>(VecDeque<T>);
 
 impl<T> Default for Latest<T> {
@@ -117,24 +117,24 @@ impl<T: Clone> Latest<T> {
 pub(crate) struct RequestLog {
     requests: Latest<LoggedRequest>,
     count: u64,
-    /// Those on their way, which are never many.
+    /// Open requests, which are always few.
     open: Vec<(Host, Option<Uuid>)>,
 }
 
 impl RequestLog {
-    /// A request came.
+    /// Records the arrival of a request.
     pub(crate) fn open(&mut self, seen: &mut Seen) {
         let of = (seen.host, seen.tenant);
         self.open.push(of);
         seen.concurrent = self.open.iter().filter(|open| **open == of).count();
     }
 
-    /// The number of those that are not over.
+    /// Returns the number of open requests.
     pub(crate) fn on_their_way(&self, host: Host, tenant: Uuid) -> usize {
         self.open.iter().filter(|open| **open == (host, Some(tenant))).count()
     }
 
-    /// It is over.
+    /// Records the end of a request.
     pub(crate) fn close(&mut self, seen: Seen, learnt: Learnt, status: u16, aadsts: Option<u32>) {
         if let Some(place) = self.open.iter().position(|open| *open == (seen.host, seen.tenant)) {
             self.open.swap_remove(place);
@@ -164,11 +164,11 @@ impl RequestLog {
     }
 }
 
-/// Answers some requests otherwise than the emulator would.
+/// Fault: a special answer to some requests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// Which requests.
+    /// Requests that the fault applies to.
     #[serde(default)]
     pub matcher: Matcher,
     /// Number of requests that the fault applies to.
@@ -177,13 +177,13 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// Which requests a fault is for: those that fit everything that is given.
+/// Selection of a fault's requests: those that match every given field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Matcher {
-    /// Which host.
+    /// Host of the requests.
     pub host: Option<Host>,
-    /// The tenant: give it where tests share an emulator.
+    /// Tenant of the requests. Tests that share an emulator must set it.
     pub tenant: Option<Uuid>,
     /// A part of the path, e.g. `/oauth2/v2.0/token` or `/me/messages`.
     pub path: Option<String>,
@@ -204,14 +204,14 @@ impl Matcher {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FaultKind {
-    /// Answers with this, and nothing else happens.
+    /// Returns this answer, without any effect.
     Status {
         /// The HTTP status.
         status: u16,
         /// Headers, e.g. `Retry-After`.
         #[serde(default)]
         headers: BTreeMap<String, String>,
-        /// The body, as it is.
+        /// The exact body.
         #[serde(default)]
         body: String,
     },
@@ -220,15 +220,15 @@ pub enum FaultKind {
         /// Duration.
         milliseconds: u64,
     },
-    /// Closes the connection instead of answering, under whatever else is on its way on it.
+    /// Closes the connection instead of answering. Other requests on the connection end, too.
     Disconnect,
-    /// Does what is asked, and closes the connection instead of answering, as [`Self::Disconnect`].
+    /// Handles the request, and closes the connection instead of answering, as [`Self::Disconnect`].
     LoseAnswer,
-    /// Answers as usual, but for the second half of the body: the connection ends before the announced length.
+    /// Answers as usual, but sends only the first half of the body. The connection ends before the announced length.
     Truncate,
-    /// Answers, as Graph may, with a page that has no entries and yet a next one: that which was asked for.
+    /// Answers, as Graph may, with a page without entries and a link to the requested page as the next one.
     EmptyPage,
-    /// Answers as the authority does when it refuses.
+    /// Answers with a refusal of the authority.
     Aadsts {
         /// The number.
         code: u32,
@@ -252,7 +252,7 @@ fn bad_request() -> u16 {
     400
 }
 
-/// The fault for this request, if there is one; it is used up by one.
+/// Returns the fault for this request, if there is one. It is used up by one.
 pub(crate) fn take_fault(faults: &mut Vec<Fault>, seen: &Seen) -> Option<FaultKind> {
     let fault = faults.iter_mut().find(|fault| fault.times > 0 && fault.matcher.fits(seen))?;
     fault.times -= 1;

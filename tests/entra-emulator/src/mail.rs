@@ -1,4 +1,4 @@
-//! Microsoft Graph v1.0: a user's messages, to read and to send.
+//! Microsoft Graph v1.0: reading and sending a user's messages.
 
 use std::sync::Arc;
 
@@ -44,9 +44,9 @@ pub(crate) fn denied() -> GraphError {
 pub struct SentMessage {
     /// The sender's tenant.
     pub tenant: Uuid,
-    /// From whose mailbox.
+    /// Mailbox that sent the message.
     pub user: Uuid,
-    /// `message`, as it was posted.
+    /// `message`, as sent.
     pub message: Value,
     /// `saveToSentItems`
     pub save_to_sent_items: bool,
@@ -95,7 +95,7 @@ fn yes() -> bool {
     true
 }
 
-/// `POST …/sendMail`: accepted, and kept for the test to look at; nobody receives it.
+/// `POST …/sendMail`: accepts the message and stores it for tests. It is not delivered.
 pub(crate) async fn send(
     State(shared): State<Arc<Shared>>,
     target: Target,
@@ -117,7 +117,8 @@ pub(crate) async fn send(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// An option that the emulator would have to ignore is refused: an unfiltered answer would look like a filtered one.
+/// Refuses an option that the emulator would have to ignore. Otherwise an unfiltered answer would look like a filtered
+/// one.
 fn check_options(options: &Options) -> Result<(), GraphError> {
     let known = |name: &str, value: &str| match name {
         "$top" | "$skip" | "$skiptoken" | "$select" | "$count" => true,
@@ -133,7 +134,7 @@ fn check_options(options: &Options) -> Result<(), GraphError> {
     }
 }
 
-/// Outlook's items keep their `id` whatever is selected.
+/// Items of Outlook always keep their `id`, independent of `$select`.
 fn select_with_id(message: Value, options: &Options) -> Value {
     let id = message.get("id").cloned();
     let mut selected = select(message, options);

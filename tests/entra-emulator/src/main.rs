@@ -1,4 +1,4 @@
-//! `entra-emulator`: the emulator as a program of its own.
+//! `entra-emulator`: the emulator as a separate program.
 
 use std::{
     io::Write as _,
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    // Before anything that a signal must clean up.
+    // Created before anything that a signal must clean up.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 

@@ -1,5 +1,5 @@
-//! OpenID configuration and keys, member by member as Entra publishes them; what Entra leaves out, such as
-//! `code_challenge_methods_supported` and `registration_endpoint`, is left out here too.
+//! OpenID configuration and keys, with the same members as in Entra. Members that Entra leaves out are left out here,
+//! too, such as `code_challenge_methods_supported` and `registration_endpoint`.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ enum Version {
     V2,
 }
 
-/// The application whose keys are asked for: it may have some besides the tenant's.
+/// Application whose keys are requested. It may have some besides the tenant's.
 #[derive(Deserialize)]
 pub(crate) struct KeysQuery {
     appid: Option<Uuid>,
@@ -94,7 +94,7 @@ fn published(
 fn configuration(shared: &Shared, known: Option<&TenantState>, query: &KeysQuery, version: Version) -> Value {
     let authority = &shared.authority;
     let tid = known.map(|known| known.directory.id);
-    // Where no tenant is named, the issuer is this template, literally.
+    // Without a tenant, the issuer is this literal template.
     let tenant = tid.map_or_else(|| "{tenantid}".to_owned(), |tid| tid.to_string());
     let path = tid.map_or_else(|| "common".to_owned(), |tid| tid.to_string());
     let (issuer, oauth2, keys) = match version {
@@ -161,7 +161,7 @@ pub(crate) struct InstanceQuery {
     authorization_endpoint: Option<String>,
 }
 
-/// `GET /common/discovery/instance`: how MSAL asks whether an authority is one of Microsoft's.
+/// `GET /common/discovery/instance`: MSAL's check whether an authority is one of Microsoft's.
 pub(crate) async fn instance(State(shared): State<Arc<Shared>>, Query(query): Query<InstanceQuery>) -> Response {
     let host = shared.authority.trim_start_matches("https://");
     let endpoint = query.authorization_endpoint.unwrap_or_default();

@@ -23,9 +23,9 @@ use crate::{
     tls::HangUp,
 };
 
-/// The largest request body read, in bytes.
+/// Maximum size of a request body, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
-/// Until the first half of a body is on its way; a reset that comes at once would overtake it.
+/// Delay until the first half of a body was sent. An immediate reset would overtake it.
 const HALF_SENT: Duration = Duration::from_millis(100);
 
 /// The layer of both routers.
@@ -58,7 +58,7 @@ pub(crate) async fn observe(
             }
             drop(entry);
             hang_up.now();
-            // The connection, and this with it, is dropped.
+            // The connection is dropped together with this value.
             match std::future::pending::<std::convert::Infallible>().await {}
         }
         Some(FaultKind::Truncate) => truncated(next.run(Request::from_parts(parts, Body::from(body))).await).await,
@@ -84,7 +84,7 @@ pub(crate) async fn observe(
     response
 }
 
-/// A request on its way into the log, where it arrives even if nobody waits for the answer any more.
+/// A request that is being logged. The entry is written even if the client has disconnected.
 struct Entry<'a> {
     shared: &'a Shared,
     seen: Option<Seen>,
@@ -112,7 +112,7 @@ fn empty_page(shared: &Shared, uri: &Uri) -> Response {
     Json(serde_json::json!({"value": [], "@odata.nextLink": next})).into_response()
 }
 
-/// Half of the body under the whole one's length.
+/// Half of the body with the length of the whole.
 async fn truncated(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -155,7 +155,7 @@ fn see(shared: &Shared, host: Host, request: &Parts, body: &[u8]) -> Seen {
     seen
 }
 
-/// A refused request is logged too, so this reads what is there, however wrong the rest may be.
+/// Reads the parameters for the log, even from a malformed request, since refused requests are logged, too.
 fn see_form(seen: &mut Seen, body: &[u8]) {
     for (name, value) in url::form_urlencoded::parse(body) {
         match &*name {

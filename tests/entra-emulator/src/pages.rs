@@ -1,4 +1,4 @@
-//! The pages that a person sees at the authority, as HTML without scripts.
+//! Pages of the authority for users, as HTML without scripts.
 
 use axum::{
     http::{StatusCode, header},
@@ -13,10 +13,10 @@ use crate::{
     resource::Requested,
 };
 
-/// The input with the name of the user who signs in. With [`DECISION_INPUT`], the only one of a page that is no
-/// parameter of the request itself.
+/// Input with the name of the user who signs in. Besides [`DECISION_INPUT`], it is the only input that is not a
+/// parameter of the request.
 pub(crate) const USER_INPUT: &str = "emulator_user";
-/// The input with what the user decides about consent.
+/// Input with the user's decision about consent.
 pub(crate) const DECISION_INPUT: &str = "emulator_decision";
 const ACCEPT: &str = "accept";
 const CANCEL: &str = "cancel";
@@ -38,7 +38,7 @@ impl Decision {
     }
 }
 
-/// The form of a page. The whole request travels in it, so that a page needs no state.
+/// Form of a page. It contains the whole request, so that a page needs no state.
 pub(crate) struct PageForm<'a> {
     /// Target of the request with the user's choice.
     pub(crate) action: String,
@@ -52,14 +52,14 @@ impl PageForm<'_> {
         format!("<form method=\"post\" action=\"{}\">{inputs}{content}</form>", escape(&self.action))
     }
 
-    /// A list of users to choose from.
+    /// List of users to select from.
     pub(crate) fn users(&self, users: &[User]) -> String {
         let hint = self.request.get("login_hint").unwrap_or_default();
         let users: String = users.iter().map(|user| user_button(user, hint)).collect();
         self.html(&format!("<ul>{users}</ul>"))
     }
 
-    /// Accept and Cancel, for the user who was chosen.
+    /// Accept and Cancel, for the selected user.
     pub(crate) fn decision(&self, user: &User) -> String {
         self.html(&format!(
             "{}<button name=\"{DECISION_INPUT}\" value=\"{ACCEPT}\">Accept</button> \
@@ -68,7 +68,7 @@ impl PageForm<'_> {
         ))
     }
 
-    /// Back to the application without any consent, for the user who was chosen.
+    /// Link back to the application without consent, for the selected user.
     pub(crate) fn back(&self, user: &User) -> String {
         self.html(&format!(
             "{}<button name=\"{DECISION_INPUT}\" value=\"{CANCEL}\">Back</button>",
@@ -77,7 +77,7 @@ impl PageForm<'_> {
     }
 }
 
-/// The scopes that a consent is about, each in the words of the request.
+/// Scopes of a consent, each as in the request.
 pub(crate) fn scope_list(asked: &[Requested<'_>], client: &crate::App) -> String {
     let openid = asked.first().map(|first| first.openid.clone()).unwrap_or_default();
     let named = asked.iter().flat_map(|requested| requested.named_scopes(&requested.asked_by(client)));
@@ -104,12 +104,12 @@ pub(crate) fn alert(error: &Aadsts, trace: &Trace) -> String {
     format!("<p role=\"alert\">{}</p>", escape(&error.description(trace)))
 }
 
-/// A page about an error that the client is not told.
+/// Page for an error that is not sent to the client.
 pub(crate) fn error_page(error: &Aadsts, trace: &Trace) -> Response {
     with_error(document(StatusCode::BAD_REQUEST, "Sign-in failed", &alert(error, trace)), error)
 }
 
-/// Leaves the error on an answer for the request log.
+/// Sets the error on an answer for the request log.
 pub(crate) fn with_error(mut response: Response, error: &Aadsts) -> Response {
     response.extensions_mut().insert(Failed { code: error.code() });
     response

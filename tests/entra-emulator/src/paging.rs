@@ -12,21 +12,21 @@ use crate::{
 /// Limits of the number of entries on a page.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
-    /// Without `$top`.
+    /// Default without `$top`.
     pub(crate) default: usize,
     /// Maximum of `$top`.
     pub(crate) largest: usize,
 }
 
-/// A whole list, of which a request gets one page.
+/// Whole list, of which a request gets one page.
 pub(crate) struct List<'a> {
-    /// The part of `@odata.context` behind `$metadata#`.
+    /// Part of `@odata.context` after `$metadata#`.
     pub(crate) context: &'a str,
     pub(crate) limits: Limits,
     pub(crate) entries: Vec<Value>,
 }
 
-/// The page of a list that is asked for. The address of the next one says nothing to whoever reads it.
+/// Returns the requested page of a list. The address of the next page is opaque.
 pub(crate) fn page(shared: &Shared, path: &str, options: &Options, list: List<'_>) -> Result<Json<Value>, GraphError> {
     let List { context, limits, entries } = list;
     let top = number(options, "$top")?.unwrap_or(limits.default);
@@ -70,7 +70,7 @@ fn next_link(shared: &Shared, path: &str, options: &Options, skip: usize) -> Str
     format!("{}{path}?{query}", shared.graph)
 }
 
-/// Other for the same page each time.
+/// Different for each request of the same page.
 fn token(skip: usize) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}:{skip}", uuid::Uuid::new_v4()))
 }

@@ -13,7 +13,7 @@ pub(crate) const GRAPH_APP_ID: &str = "00000003-0000-0000-c000-000000000000";
 /// Microsoft Graph's resource identifier in the public cloud.
 pub(crate) const GRAPH_URL: &str = "https://graph.microsoft.com";
 
-/// Delegated scopes of Graph that exist; those granted to some app exist too.
+/// Existing delegated scopes of Graph. Scopes granted to an app exist, too.
 const GRAPH_SCOPES: &[&str] = &[
     "Calendars.Read",
     "Calendars.ReadWrite",
@@ -68,21 +68,21 @@ impl Resource<'_> {
     }
 }
 
-/// A `scope` parameter, understood.
+/// A parsed `scope` parameter.
 pub(crate) struct Requested<'t> {
     pub(crate) resource: Resource<'t>,
-    /// The resource in the words of the request: `https://graph.microsoft.com`, `api://…`; empty for bare scopes.
+    /// The resource as in the request: `https://graph.microsoft.com`, `api://…`; empty for bare scopes.
     pub(crate) named: String,
-    /// Without the resource.
+    /// Scopes without the resource.
     pub(crate) scopes: Vec<String>,
-    /// `.default`: whatever was consented to.
+    /// `.default`: all scopes with consent.
     pub(crate) default: bool,
-    /// `openid`, `profile`, `email`, `offline_access`, as asked for.
+    /// Requested scopes among `openid`, `profile`, `email` and `offline_access`.
     pub(crate) openid: Vec<String>,
 }
 
 impl<'t> Requested<'t> {
-    /// Understands `scope` as a request by some client of `tenant`; `graph` is the emulated Graph's URL.
+    /// Parses `scope` for a client of `tenant`. `graph` is the URL of the emulated Graph.
     pub(crate) fn parse(scope: &str, tenant: &'t Tenant, graph: &str) -> Result<Self, Aadsts> {
         let mut all = Self::parse_all(scope, tenant, graph)?;
         match all.pop() {
@@ -91,7 +91,7 @@ impl<'t> Requested<'t> {
         }
     }
 
-    /// As [`Self::parse`], for each of several resources in the order of the request; never empty.
+    /// Same as [`Self::parse`], for each of several resources in the order of the request; never empty.
     pub(crate) fn parse_all(scope: &str, tenant: &'t Tenant, graph: &str) -> Result<Vec<Self>, Aadsts> {
         let mut openid = Vec::new();
         let mut all: Vec<Self> = Vec::new();
@@ -100,7 +100,7 @@ impl<'t> Requested<'t> {
                 openid.push(item.to_owned());
                 continue;
             }
-            // Bare scopes are Graph's. Identifier URIs may end in a slash, hence the *last* one divides.
+            // Bare scopes belong to Graph. Identifier URIs may end in a slash, so the last one divides.
             let (named, name) = item.rsplit_once('/').unwrap_or(("", item));
             let resource = find(named, tenant, graph).ok_or_else(|| Aadsts::ResourceUnknown(named.to_owned()))?;
             match all.iter_mut().find(|known| known.resource.is(&resource)) {
@@ -127,7 +127,7 @@ impl<'t> Requested<'t> {
         Self { resource, named: named.to_owned(), scopes: Vec::new(), default: false, openid: Vec::new() }
     }
 
-    /// Refuses a client that asks a token for itself and names itself by an App ID URI.
+    /// Refuses a client that requests a token for itself and names itself by an App ID URI.
     pub(crate) fn check_that_itself_is_a_guid(&self, client: &App) -> Result<(), Aadsts> {
         match self.resource {
             Resource::App(app) if app.client_id == client.client_id && Uuid::parse_str(&self.named).is_err() => {
@@ -151,7 +151,7 @@ impl<'t> Requested<'t> {
         }
     }
 
-    /// RFC 8707: `resource`, if present, must be an identifier of the scope's resource, character for character.
+    /// RFC 8707: `resource`, if present, must be an identifier of the scope's resource. The comparison is exact.
     pub(crate) fn check_resource_parameter(&self, resource: Option<&str>) -> Result<(), Aadsts> {
         match resource {
             Some(resource) if !self.is_identified_by(resource) => {
@@ -169,7 +169,7 @@ impl<'t> Requested<'t> {
         }
     }
 
-    /// The scopes asked for, `.default` spelled out: what a user who signs in at the page gives the client.
+    /// Requested scopes, with `.default` replaced: a user who signs in at the page gives these to the client.
     pub(crate) fn asked_by(&self, client: &App) -> Vec<String> {
         match (self.default, self.resource) {
             (false, _) => self.scopes.clone(),
@@ -192,7 +192,7 @@ impl<'t> Requested<'t> {
         }
     }
 
-    /// Scopes of the resource, in the words of the request.
+    /// Scopes of the resource, as in the request.
     pub(crate) fn named_scopes(&self, scopes: &[String]) -> Vec<String> {
         let named = |scope: &String| match self.named.as_str() {
             "" => scope.clone(),
@@ -201,7 +201,7 @@ impl<'t> Requested<'t> {
         scopes.iter().map(named).collect()
     }
 
-    /// The answer's `scope`: in the words of the request.
+    /// `scope` of the answer, as in the request.
     pub(crate) fn granted_text(&self, scopes: &[String]) -> String {
         [self.named_scopes(scopes), self.openid.clone()].concat().join(" ")
     }

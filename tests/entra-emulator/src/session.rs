@@ -1,4 +1,4 @@
-//! The browser's session with the authority (single sign-on): a cookie set by a sign-in, and the log-out endpoint.
+//! Session of a browser with the authority (single sign-on): a cookie from a sign-in, and the log-out endpoint.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(crate) struct BrowserSession {
     issue: u64,
 }
 
-/// Begins a session of the user who just signed in, and returns the cookie to set.
+/// Begins a session of the user who just signed in, and returns the cookie.
 pub(crate) fn begin(shared: &Shared, tenant: &TenantState, user: &User, met: &Session) -> Option<HeaderValue> {
     let value = random_token();
     let session =
@@ -42,8 +42,8 @@ pub(crate) fn begin(shared: &Shared, tenant: &TenantState, user: &User, met: &Se
     HeaderValue::try_from(format!("{COOKIE}={value}; {ATTRIBUTES}")).ok()
 }
 
-/// The user of the browser's session and what the sign-in met; none of another tenant, disabled, or signed out of
-/// everything since.
+/// Returns the user of the browser's session and the requirements that the sign-in met. Returns `None` for another
+/// tenant, a disabled user, or a revoked session.
 pub(crate) fn find<'t>(shared: &Shared, tenant: &'t TenantState, headers: &HeaderMap) -> Option<(&'t User, Session)> {
     let session = shared.lock().sessions.get(&cookie(headers)?).cloned()?;
     let user = tenant.directory.user(session.user).filter(|user| user.account_enabled)?;
@@ -57,7 +57,8 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value.to_owned())
 }
 
-/// `GET /{tenant}/oauth2/v2.0/logout`: ends the browser's session, and goes to a registered address where one is named.
+/// `GET /{tenant}/oauth2/v2.0/logout`: ends the browser's session. It redirects to a registered address if the request
+/// names one.
 pub(crate) async fn log_out(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,

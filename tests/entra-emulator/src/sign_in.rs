@@ -1,5 +1,5 @@
-//! A headless person: walks the real pages from the authorization request to the tokens, as a browser and a public
-//! client would.
+//! Headless user: follows the real pages from the authorization request to the tokens, as a browser and a public client
+//! would.
 
 mod browser;
 mod cookies;
@@ -45,20 +45,20 @@ impl From<&EntraEmulator> for Authority {
 /// Result of a sign-in.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tokens {
-    /// For the resource whose scopes were asked for.
+    /// Access token for the resource of the requested scopes.
     pub access_token: String,
-    /// With `offline_access`.
+    /// Refresh token, with `offline_access`.
     pub refresh_token: Option<String>,
-    /// With `openid`.
+    /// ID token, with `openid`.
     pub id_token: Option<String>,
-    /// Seconds.
+    /// Lifetime in seconds.
     pub expires_in: u64,
     /// The scopes granted, separated by spaces.
     #[serde(default)]
     pub scope: String,
 }
 
-/// An authorization code and what redeems it.
+/// An authorization code and the values that redeem it.
 #[derive(Clone, Debug)]
 pub struct AuthorizationCode {
     /// The code.
@@ -67,7 +67,7 @@ pub struct AuthorizationCode {
     pub verifier: String,
 }
 
-/// An HTTP client that trusts this authority alone, follows no redirect and uses no proxy.
+/// Returns an HTTP client that trusts only this authority, follows no redirect and uses no proxy.
 ///
 /// # Errors
 /// If the authority's certificates are not PEM.
@@ -95,7 +95,7 @@ pub struct SignIn<'a> {
     pub user: &'a str,
     /// The scopes that the client asks for.
     pub scopes: &'a [&'a str],
-    /// The JSON that a claims challenge holds, where the sign-in answers one.
+    /// Claims of a claims challenge as JSON, if the sign-in answers one.
     pub claims: Option<&'a str>,
 }
 
@@ -103,7 +103,7 @@ impl SignIn<'_> {
     /// Signs the user in: the page, the form, the code, the tokens.
     ///
     /// # Errors
-    /// With Entra's own text, when it refuses.
+    /// Returns the text of Entra's refusal.
     pub async fn tokens(self) -> anyhow::Result<Tokens> {
         let Self { authority, tenant, client, redirect_uri, .. } = self;
         let code = self.code().await?;
@@ -128,7 +128,7 @@ impl SignIn<'_> {
     /// Signs the user in up to the code.
     ///
     /// # Errors
-    /// With Entra's own text, when it refuses.
+    /// Returns the text of Entra's refusal.
     pub async fn code(self) -> anyhow::Result<AuthorizationCode> {
         let Self { authority, tenant, client, redirect_uri, user, scopes, claims } = self;
         let http = http_client(&authority.ca_pem)?;
@@ -150,7 +150,7 @@ impl SignIn<'_> {
             .query(&claims.map(|claims| ("claims", claims)).as_slice())
             .send()
             .await?;
-        // An error that the client may be told about comes by the same way as a code.
+        // An error for the client has the same way as a code.
         if let Some(location) = page.headers().get(LOCATION) {
             return code_from(location.to_str()?, &state).map(|code| AuthorizationCode { code, verifier });
         }
@@ -165,7 +165,7 @@ impl SignIn<'_> {
 }
 
 fn code_from(location: &str, state: &str) -> anyhow::Result<String> {
-    let location = Url::parse(location).context("the redirect goes to no address")?;
+    let location = Url::parse(location).context("the redirect has no address")?;
     let find =
         |wanted: &str| location.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
     ensure!(find("state").as_deref() == Some(state), "the redirect does not have our state");
@@ -175,7 +175,7 @@ fn code_from(location: &str, state: &str) -> anyhow::Result<String> {
     }
 }
 
-/// The one form of the sign-in page: where it goes, and its hidden inputs.
+/// The only form of the sign-in page: its target and its hidden inputs.
 fn read_form(page: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
     let action = Regex::new(r#"<form method="post" action="([^"]*)">"#)?;
     let input = Regex::new(r#"<input type="hidden" name="([^"]*)" value="([^"]*)">"#)?;

@@ -34,21 +34,21 @@ const FEDERATION_TIME_OUT: Duration = Duration::from_secs(5);
 const TENANT_LIMIT: usize = 10_000;
 const GRANT_LIMIT: usize = 10_000;
 const FAULT_LIMIT: usize = 1_000;
-/// Superseded keys stay published this far back.
+/// Maximum number of published keys, including replaced ones.
 const KEY_LIMIT: usize = 6;
 
-/// Shared by both hosts and every [`crate::Control`].
+/// State shared by both hosts and every [`crate::Control`].
 pub(crate) struct Shared {
     /// `https://localhost:PORT`
     pub(crate) authority: String,
     /// `https://localhost:PORT`
     pub(crate) graph: String,
     pub(crate) ca_pem: String,
-    /// The key of Microsoft's tenant for personal accounts, published beside each tenant's own: a token that it
-    /// signs for another tenant verifies and is still wrong.
+    /// Key of Microsoft's tenant for personal accounts, published beside each tenant's own keys. A token that it signs
+    /// for another tenant verifies, and is still invalid.
     pub(crate) consumers_key: Arc<SigningKey>,
     initial_keys: Vec<Arc<SigningKey>>,
-    /// The key of every application that has one of its own: published to whoever asks for that application's keys.
+    /// Key of every application with its own key. It is published in requests for that application's keys.
     applications_key: Arc<SigningKey>,
     clock_offset: AtomicI64,
     issued: AtomicU64,
@@ -73,23 +73,23 @@ pub(crate) struct State {
     federation_client: reqwest::Client,
 }
 
-/// One tenant with what it has beyond its configuration.
+/// One tenant with its state beyond the configuration.
 #[derive(Clone)]
 pub(crate) struct TenantState {
     pub(crate) directory: Tenant,
-    /// Published; the first one signs.
+    /// Published keys; the first one signs.
     pub(crate) keys: Vec<Arc<SigningKey>>,
-    /// Signs for the applications that have a key of their own.
+    /// Key for the tokens of applications with their own key.
     pub(crate) applications_key: Arc<SigningKey>,
     revoked: HashMap<Uuid, Revocation>,
-    /// While changes do not propagate: the federated credentials that hold, by client.
+    /// Effective federated credentials by client, while changes do not propagate.
     held_credentials: Option<HashMap<Uuid, Vec<FederatedCredential>>>,
 }
 
-/// Since when a user's tokens are void.
+/// Revocation of a user's tokens.
 #[derive(Clone, Copy)]
 struct Revocation {
-    /// The last void token.
+    /// Number of the last void token.
     issue: u64,
     /// Seconds since 1970.
     at: i64,
@@ -101,7 +101,7 @@ impl TenantState {
         self.revoked.get(&user).filter(|last| issue <= last.issue).map(|last| last.at)
     }
 
-    /// The federated credentials that hold for an app of this tenant.
+    /// Returns the effective federated credentials of an app of this tenant.
     pub(crate) fn credentials<'t>(&'t self, app: &'t App) -> &'t [FederatedCredential] {
         match &self.held_credentials {
             None => &app.federated_credentials,
@@ -129,14 +129,14 @@ impl TenantState {
     }
 }
 
-/// An authorization code's other half.
+/// Data of an authorization code.
 #[derive(Clone)]
 pub(crate) struct Code {
     pub(crate) tenant: Uuid,
     pub(crate) client: Uuid,
     pub(crate) user: Uuid,
     pub(crate) redirect_uri: String,
-    /// As asked for, of several resources perhaps.
+    /// Requested scopes, possibly of several resources.
     pub(crate) scope: String,
     pub(crate) challenge: Option<Challenge>,
     pub(crate) nonce: Option<String>,
@@ -154,7 +154,7 @@ pub(crate) enum Challenge {
     Plain(String),
 }
 
-/// A refresh token's other half.
+/// Data of a refresh token.
 #[derive(Clone)]
 pub(crate) struct RefreshToken {
     pub(crate) tenant: Uuid,
@@ -200,7 +200,7 @@ impl Shared {
         })
     }
 
-    /// Nothing panics while it holds the lock, and what it guards is valid after every statement.
+    /// No code panics while it holds the lock, and the state is valid after every statement.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +221,7 @@ impl Shared {
         self.clock_offset.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Numbers every token, so that a revocation can tell those before it from those after it within one second.
+    /// Numbers every token, so that a revocation can separate earlier and later tokens within one second.
     pub(crate) fn next_issue(&self) -> u64 {
         self.issued.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -248,7 +248,7 @@ impl Shared {
         self.lock().tenants.get(&id).cloned()
     }
 
-    /// By id or by domain.
+    /// Finds a tenant by id or by domain.
     pub(crate) fn find_tenant(&self, name: &str) -> Option<Arc<TenantState>> {
         if let Ok(id) = Uuid::parse_str(name) {
             return self.tenant(id);
@@ -260,7 +260,7 @@ impl Shared {
         self.lock().tenants.values().find(named).cloned()
     }
 
-    /// The tenant that a path names. `common` and `organizations` name none: every app here has a single tenant.
+    /// Tenant that a path names. `common` and `organizations` name none: every app here has a single tenant.
     pub(crate) fn concrete_tenant(&self, name: &str) -> Result<Arc<TenantState>, Aadsts> {
         self.find_tenant(name).ok_or_else(|| Aadsts::TenantUnknown(name.to_owned()))
     }
@@ -339,7 +339,7 @@ impl State {
     }
 }
 
-/// Trusts what it is told to trust and nothing else, and goes nowhere but where the credential says.
+/// Trusts only the configured authorities, and only connects to the issuers of credentials.
 fn federation_client(trusted: &[reqwest::Certificate]) -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder()
         .tls_certs_only(trusted.iter().cloned())
@@ -351,7 +351,7 @@ fn federation_client(trusted: &[reqwest::Certificate]) -> anyhow::Result<reqwest
         .build()?)
 }
 
-/// A map that forgets its oldest entries rather than grow without end.
+/// A map with a maximum size, which forgets its oldest entries.
 pub(crate) struct Bounded<V> {
     entries: HashMap<String, V>,
     order: VecDeque<String>,

@@ -1,4 +1,4 @@
-//! TLS: a certificate authority of the emulator's own, a leaf for this machine, and the loop that serves a router over it.
+//! TLS: the emulator's own certificate authority, a leaf for this machine, and the loop that serves a router over TLS.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Timeout of a client's TLS handshake.
 const HANDSHAKE_TIME_OUT: Duration = Duration::from_secs(10);
-/// Between attempts at what the system refuses.
+/// Delay between attempts after an error of the system.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A server's side of TLS, and the authority that clients have to trust.
@@ -37,7 +37,7 @@ impl Identity {
         Ok(Self { ca_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    /// Serves `router` on `listener` until `stop`, as far as `door` is open; open connections end with either.
+    /// Serves `router` on `listener` until `stop`, while `door` is open. Open connections end with either.
     pub(crate) async fn serve(
         &self,
         mut listener: TcpListener,
@@ -75,7 +75,7 @@ impl Identity {
                     let connection = connection(self.acceptor.clone(), stream, peer, router.clone());
                     tokio::spawn(connections.clone().run_until_cancelled_owned(connection));
                 }
-                // Out of file descriptors, most likely: without a pause this would be a busy loop.
+                // Probably no file descriptor is free. Without a pause this would be a busy loop.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
@@ -99,7 +99,7 @@ pub(crate) fn configuration(authority: &str, host: &str) -> anyhow::Result<(Stri
     leaf.use_authority_key_identifier_extension = true;
     let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
 
-    // Explicit, so that starting an emulator does not depend on a provider installed for the whole process.
+    // Explicit, so that the start of an emulator does not depend on a provider installed for the whole process.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -108,7 +108,7 @@ pub(crate) fn configuration(authority: &str, host: &str) -> anyhow::Result<(Stri
     Ok((ca_pem, config))
 }
 
-/// While the host was closed, the system may have lent its port to somebody for a moment.
+/// While the host was closed, another process may have used its port for a moment.
 async fn bind_again(address: SocketAddr) -> TcpListener {
     loop {
         match TcpListener::bind(address).await {
@@ -132,7 +132,7 @@ impl Default for Door {
 }
 
 impl Door {
-    /// Returns once it is so.
+    /// Returns when the host has the requested state.
     pub(crate) async fn set_open(&self, open: bool) {
         self.wanted.send_replace(open);
         until(&self.is_open, open).await;
@@ -144,11 +144,11 @@ impl Door {
 }
 
 async fn until(sender: &watch::Sender<bool>, value: bool) {
-    // It fails where the sender is gone, and that is borrowed here.
+    // It fails only if the sender is gone, and the sender is borrowed here.
     drop(sender.subscribe().wait_for(|now| *now == value).await);
 }
 
-/// Ends the connection that a request came by.
+/// Ends the connection of a request.
 #[derive(Clone)]
 pub(crate) struct HangUp(CancellationToken);
 

@@ -29,7 +29,7 @@ use crate::{
 
 /// Lifetime of an unused refresh token, in seconds.
 const REFRESH_TOKEN_LIFETIME: i64 = 90 * 24 * 3600;
-/// From this many seconds on, an answer has `refresh_in`.
+/// Minimum lifetime, in seconds, from which an answer has `refresh_in`.
 const LONG_LIFETIME: i64 = 7200;
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// Parameter that MSAL for Node sends instead. Entra accepts it, too.
@@ -125,7 +125,7 @@ impl<'a> Exchange<'a> {
         self.with_id_token(answer, user, &requested, code.nonce.as_deref())
     }
 
-    /// Checks everything about a code; it counts as used only once all of it was right.
+    /// Checks everything about a code. It counts as used only after all checks passed.
     fn redeem(&self, presented: &str) -> Result<Code, Aadsts> {
         let redirect_uri = self.form.require("redirect_uri")?;
         let mut state = self.shared.lock();
@@ -156,7 +156,7 @@ impl<'a> Exchange<'a> {
         Ok(code.clone())
     }
 
-    /// A new refresh token comes with every answer; as at Entra, the old one goes on working.
+    /// Every answer has a new refresh token. As in Entra, the old one still works.
     fn refresh_token(&self, learnt: &mut Learnt) -> Result<Object, Aadsts> {
         let presented = self.form.require("refresh_token")?;
         let known = self.shared.lock().refresh_tokens.get(presented).cloned();
@@ -188,7 +188,7 @@ impl<'a> Exchange<'a> {
         let user = self.active_user(user, issue)?;
         let requested = self.requested(&scope)?;
         let scopes = self.consented_by(user, &requested)?;
-        // The user has just signed in for this very request: whatever its claims ask for was done.
+        // The user has just signed in for this request, so the requirements of its claims are met.
         let answer = self.for_user(user, &requested, scopes, &self.claims)?;
         self.with_id_token(answer, user, &requested, None)
     }
@@ -212,7 +212,7 @@ impl<'a> Exchange<'a> {
         self.with_id_token(answer, user, &requested, None)
     }
 
-    /// Without the user, a client gets what the sign-in met and no more.
+    /// Without the user, a client only gets the requirements that the sign-in met.
     fn claims_within(&self, session: &Session, requested: &Requested<'_>) -> Result<ClaimsRequest, Aadsts> {
         if !session.meets(&self.claims.session) {
             return Err(Aadsts::StepUpRequired {
@@ -242,8 +242,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The user of the token presented in the on-behalf-of grant, if it is one for this app, of this tenant, and valid;
-    /// and what that user did to get it.
+    /// User of the token in the on-behalf-of grant, and the requirements that the user met for it. The token must be
+    /// for this app, of this tenant, and valid.
     fn asserted_user(&self, assertion: &str) -> Result<(&'a User, Session), Aadsts> {
         let token =
             Unverified::parse(assertion).ok_or(Aadsts::MalformedToken("The assertion is not a JSON Web Token."))?;
@@ -283,7 +283,7 @@ impl<'a> Exchange<'a> {
         Ok((self.active_user(oid, issue_of(&token))?, Session::of(&token)))
     }
 
-    /// The user, unless disabled, unknown, or signed out of everything since `issue`.
+    /// Returns the user, unless disabled, unknown, or revoked since `issue`.
     fn active_user(&self, oid: Uuid, issue: u64) -> Result<&'a User, Aadsts> {
         let user = self.tenant.directory.user(oid);
         let user = user.ok_or_else(|| Aadsts::UserUnknown(oid.to_string()))?;
@@ -303,7 +303,7 @@ impl<'a> Exchange<'a> {
         Ok(requested)
     }
 
-    /// As [`Self::requested`]; of several resources, the first.
+    /// Same as [`Self::requested`]; the first one of several resources.
     fn first_requested(&self, scope: &str) -> Result<Requested<'a>, Aadsts> {
         let directory: &'a Tenant = &self.tenant.directory;
         let all = Requested::parse_all(scope, directory, &self.shared.graph)?;
@@ -312,13 +312,13 @@ impl<'a> Exchange<'a> {
         Ok(requested)
     }
 
-    /// The scopes of a token for a user who signed in to the client.
+    /// Scopes of a token for a user who signed in to the client.
     fn consented_by(&self, user: &User, requested: &Requested<'_>) -> Result<Vec<String>, Aadsts> {
         let Self { shared, tenant, .. } = *self;
         Consented { shared, tenant, client: self.client.app, user }.for_token(requested)
     }
 
-    /// On behalf of a user: what was consented to beforehand, all of it, as Entra puts into a token whatever part was asked for.
+    /// Scopes on behalf of a user: all scopes with earlier consent, as Entra includes them for any request.
     fn consented(&self, user: &User, requested: &Requested<'_>) -> Result<Vec<String>, Aadsts> {
         let Self { shared, tenant, .. } = *self;
         let client = self.client.app;
@@ -411,7 +411,7 @@ fn lifetime(issuance: &Issuance<'_>) -> Object {
     answer
 }
 
-/// Entra's "internal service error", for what cannot happen.
+/// Entra's "internal service error", for conditions that cannot occur.
 fn internal(error: anyhow::Error) -> Aadsts {
     Aadsts::Injected {
         code: 50000,

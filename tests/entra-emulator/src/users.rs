@@ -13,7 +13,7 @@ use crate::{
     state::Shared,
 };
 
-/// The permission that shows a part of a profile.
+/// Permission that shows a part of a profile.
 const BASIC: &str = "User.ReadBasic.All";
 /// Members that it shows as null.
 const NOT_BASIC: [&str; 5] = ["businessPhones", "jobTitle", "mobilePhone", "officeLocation", "preferredLanguage"];
@@ -46,7 +46,7 @@ const MEMBER_OF: Permissions = Permissions {
     denied: GraphError::denied,
 };
 const READ_GROUPS: &[&str] = &["GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
-/// For `checkMemberGroups` and the like: beside these, somebody else's profile must be readable.
+/// Additional permissions for `checkMemberGroups` and similar: profiles of other users must be readable.
 const MEMBERSHIPS: Permissions =
     Permissions { own: MEMBER_OF.own, others: READ_GROUPS, application: READ_GROUPS, denied: GraphError::denied };
 /// Maximum number of groups in `checkMemberGroups`.
@@ -158,8 +158,8 @@ pub(crate) async fn check_groups(
     Ok(ids(&shared, groups))
 }
 
-/// `POST …/getMemberGroups` and `POST …/getMemberObjects`, which are one here: a user is a member of groups only, all of
-/// them secure.
+/// `POST …/getMemberGroups` and `POST …/getMemberObjects`. They are equal here: a user is only a member of groups, all
+/// of them security groups.
 pub(crate) async fn member_groups(
     State(shared): State<Arc<Shared>>,
     target: Target,

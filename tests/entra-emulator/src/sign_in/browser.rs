@@ -1,4 +1,4 @@
-//! A person's browser: opens addresses, follows redirects, keeps cookies, and sends the forms of the pages it shows.
+//! Browser of a user: opens addresses, follows redirects, keeps cookies, and sends the forms of its pages.
 
 use std::{
     net::SocketAddr,
@@ -23,28 +23,29 @@ use super::{
 use crate::pages::USER_INPUT;
 
 const TIME_OUT: Duration = Duration::from_secs(30);
-/// As in Chrome.
+/// Maximum number of redirects, as in Chrome.
 const REDIRECT_LIMIT: usize = 20;
 
-/// A person's browser.
+/// Browser of a user.
 ///
-/// [`Self::open`] walks from any address, and the [`Page`]s that it leads to walk on by their buttons and links. On the
-/// way the browser follows redirects and keeps cookies. The walk ends at a page, or at an address that the browser
-/// leaves to a client: see [`Step`].
+/// [`Self::open`] starts at any address. Buttons and links of the resulting [`Page`]s continue. The browser follows
+/// redirects and keeps cookies. A navigation ends at a page, or at the address of a client that the browser does not
+/// fetch: see [`Step`].
 ///
-/// # Where it differs from a real browser
+/// # Differences from a real browser
 ///
-/// - It runs no script. Where a page sends a form by a script, as Entra does for `response_mode=form_post`, the test
-///   sends it with [`Page::submit`].
-/// - Cookies belong to one origin: neither `Domain` nor another port of the same host widens that. A real browser sends
-///   cookies to every port of a host. `Secure`, `HttpOnly` (there are no scripts), `Path`, `Max-Age=0`, `SameSite`,
-///   `__Host-` and `__Secure-` are honoured. A site is a scheme and a host, without a list of public suffixes.
+/// - It runs no script. If a page sends a form by a script, as Entra does for `response_mode=form_post`, the test sends
+///   it with [`Page::submit`].
+/// - Cookies belong to one origin: neither `Domain` nor another port of the same host extends that. A real browser
+///   sends cookies to every port of a host. `Secure`, `HttpOnly` (there are no scripts), `Path`, `Max-Age=0`,
+///   `SameSite`, `__Host-` and `__Secure-` are honoured. A site is a scheme and a host, without a list of public
+///   suffixes.
 /// - It sends `Sec-Fetch-Site`, `Sec-Fetch-Mode`, `Sec-Fetch-Dest` and, with POST, `Origin`, as Chrome does for a
-///   navigation of the whole window. `Origin` is `null` where the `Referrer-Policy` of the page makes it so. It sends
-///   no `Referer`.
+///   navigation of the whole window. `Origin` is `null` if the page's `Referrer-Policy` requires it. It sends no
+///   `Referer`.
 /// - It enforces no content security policy and no frame rule, and keeps no history.
 ///
-/// Clones are windows of the same browser, with the same cookies. Another person has another [`Browser::new`].
+/// Clones are windows of the same browser, with the same cookies. Another user has another [`Browser::new`].
 #[derive(Clone, Debug)]
 pub struct Browser {
     http: Client,
@@ -56,9 +57,10 @@ pub struct Browser {
 /// End of a navigation.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// At a page.
+    /// The browser shows a page.
     Page(Page),
-    /// At an address that the browser does not fetch: one of [`Browser::leaving_at`], or one that is not HTTP.
+    /// The navigation ended at an address that the browser does not fetch: one of [`Browser::leaving_at`], or one that
+    /// is not HTTP.
     Client(Callback),
 }
 
@@ -74,7 +76,7 @@ impl Step {
         }
     }
 
-    /// The client's address, with what it is told.
+    /// Returns the client's address with its parameters.
     ///
     /// # Errors
     /// If the browser shows a page; the message has its address, status and text.
@@ -91,7 +93,7 @@ impl Step {
 pub struct Callback {
     /// The address, with query and fragment.
     pub url: Url,
-    /// The form that is sent there, with `response_mode=form_post`.
+    /// Form that is sent there, with `response_mode=form_post`.
     pub form: Vec<(String, String)>,
 }
 
@@ -110,9 +112,9 @@ struct Navigation {
     method: Method,
     url: Url,
     form: Vec<(String, String)>,
-    /// The page that the navigation starts from, unless the person typed the address.
+    /// Page that the navigation starts from, unless the user typed the address.
     initiator: Option<Url>,
-    /// The widest relation on the way so far.
+    /// Widest relation of the navigation so far.
     relation: Relation,
     /// The `Origin` header of a POST.
     origin: String,
@@ -124,7 +126,7 @@ impl Navigation {
         Self { method: Method::GET, url, form: Vec::new(), initiator: None, relation: Relation::Typed, origin }
     }
 
-    /// From a page, whose policy decides on the `Origin` (Fetch, "append a request `Origin` header").
+    /// Starts at a page, whose policy decides on the `Origin` (Fetch, "append a request `Origin` header").
     fn from(initiator: &Url, referrer_policy: &str, method: Method, url: Url) -> Self {
         let relation = Relation::between(initiator, &url);
         let hidden = match referrer_policy {
@@ -137,7 +139,7 @@ impl Navigation {
         Self { method, url, form: Vec::new(), initiator: Some(initiator.clone()), relation, origin }
     }
 
-    /// The next request after a redirect: GET, except that 307 and 308 keep method and form.
+    /// Returns the next request after a redirect: GET, except that 307 and 308 keep method and form.
     fn redirected(self, status: StatusCode, url: Url) -> Self {
         let keeps = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
         let origin = if self.url.origin() == url.origin() { self.origin } else { "null".to_owned() };
@@ -149,7 +151,7 @@ impl Navigation {
 }
 
 impl Browser {
-    /// A browser that trusts this authority.
+    /// Returns a browser that trusts this authority.
     ///
     /// # Errors
     /// If the authority's certificates are not PEM.
@@ -157,7 +159,7 @@ impl Browser {
         Self::trusting(&[&authority.ca_pem])
     }
 
-    /// A browser that trusts these certificate authorities, each a PEM bundle, and no others.
+    /// Returns a browser that only trusts these certificate authorities, each a PEM bundle.
     ///
     /// # Errors
     /// If one is not PEM.
@@ -165,7 +167,7 @@ impl Browser {
         Self::knowing(ca_pems, &[])
     }
 
-    /// The same, which finds these hosts at these addresses. Where a URL names no port, that of the address is dialled.
+    /// Resolves these hosts to these addresses. For a URL without a port, the port of the address is dialled.
     ///
     /// # Errors
     /// If one is not PEM.
@@ -179,8 +181,8 @@ impl Browser {
         Ok(Self { http, jar: Arc::default(), languages: None, clients: Vec::new() })
     }
 
-    /// The same browser, which also leaves at this redirect URI of a client: it does not fetch the address, whatever
-    /// query or fragment it has, but ends there with [`Step::Client`].
+    /// Adds a redirect URI of a client. The browser does not fetch this address, with any query or fragment, but ends
+    /// there with [`Step::Client`].
     ///
     /// # Errors
     /// If it is no URL.
@@ -189,14 +191,14 @@ impl Browser {
         Ok(self)
     }
 
-    /// The same browser, with this `Accept-Language`, e.g. `sv-SE,sv;q=0.9`.
+    /// Sets the `Accept-Language`, such as `sv-SE,sv;q=0.9`.
     #[must_use]
     pub fn with_languages(mut self, languages: &str) -> Self {
         self.languages = Some(languages.to_owned());
         self
     }
 
-    /// Opens an address as if the person typed it, and follows redirects.
+    /// Opens an address as if the user typed it, and follows redirects.
     ///
     /// # Errors
     /// If nobody answers, or after 20 redirects.
@@ -232,8 +234,8 @@ impl Browser {
         Ok(self.jar().of(&Url::parse(address)?))
     }
 
-    /// Puts a cookie into the browser as if this address had set it, written as in `Set-Cookie`: how an attacker who
-    /// can plant cookies would.
+    /// Adds a cookie as if this address had set it, in the format of `Set-Cookie`. An attacker who can plant cookies
+    /// has the same effect.
     ///
     /// # Errors
     /// If the address is no URL, or a browser refuses the cookie.
@@ -247,7 +249,7 @@ impl Browser {
         self.jar().clear();
     }
 
-    /// Nothing panics while it holds the lock.
+    /// No code panics while it holds the lock.
     fn jar(&self) -> MutexGuard<'_, Jar> {
         self.jar.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -264,7 +266,7 @@ impl Browser {
             if status.is_redirection()
                 && let Some(location) = answer.headers().get(LOCATION)
             {
-                let url = next.url.join(location.to_str()?).context("the redirect goes to no address")?;
+                let url = next.url.join(location.to_str()?).context("the redirect has no address")?;
                 next = next.redirected(status, url);
                 continue;
             }
@@ -321,7 +323,7 @@ pub struct Page {
     pub status: u16,
     /// The headers of the answer.
     pub headers: HeaderMap,
-    /// The page as it came.
+    /// Body of the page as received.
     pub html: String,
     browser: Browser,
 }
@@ -359,7 +361,7 @@ impl Page {
         html::links(&self.html)
     }
 
-    /// Presses the button with this text or, where no button has it, with this value, and follows redirects.
+    /// Presses the button with this text, or otherwise with this value, and follows redirects.
     ///
     /// # Errors
     /// If there is no such button; the message has the page's text. And as [`Browser::open`].
@@ -367,7 +369,7 @@ impl Page {
         self.press_with(button, &[]).await
     }
 
-    /// As [`Self::press`], after filling in these inputs of the form. An input that the form does not have is added.
+    /// Same as [`Self::press`], after filling in these inputs of the form. Missing inputs are added.
     ///
     /// # Errors
     /// Same as [`Self::press`].
@@ -407,7 +409,7 @@ impl Page {
         self.browser.navigate(Navigation::from(&self.url, self.referrer_policy(), Method::GET, url)).await
     }
 
-    /// Chooses this user on the emulator's sign-in page.
+    /// Selects this user on the emulator's sign-in page.
     ///
     /// # Errors
     /// Same as [`Self::submit`].
@@ -417,7 +419,7 @@ impl Page {
 
     fn referrer_policy(&self) -> &str {
         let value = self.headers.get("referrer-policy").and_then(|value| value.to_str().ok());
-        // Of several, the last that is understood holds.
+        // The last supported policy of several applies.
         value.and_then(|value| value.rsplit(',').next()).unwrap_or_default().trim()
     }
 
@@ -430,7 +432,7 @@ impl Page {
         let pressed = button.filter(|button| !button.name.is_empty());
         sent.extend(pressed.map(|button| (button.name.clone(), button.value.clone())));
         let action = button.map(|button| button.action.as_str()).filter(|action| !action.is_empty());
-        let mut url = self.url.join(action.unwrap_or(&form.action)).context("the form goes to no address")?;
+        let mut url = self.url.join(action.unwrap_or(&form.action)).context("the form has no address")?;
         let method = if form.post { Method::POST } else { Method::GET };
         if !form.post {
             url.query_pairs_mut().clear().extend_pairs(&sent);
@@ -441,7 +443,7 @@ impl Page {
     }
 }
 
-/// An answer, as it came.
+/// An answer as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The HTTP status.
@@ -450,10 +452,10 @@ pub struct Shown {
     pub html: String,
 }
 
-/// Without cookies and without following redirects by itself: for the one walk of a public client that opens an address
-/// of its own and has the answer sent back by Entra's form.
+/// Sign-in without cookies and redirects. It is for a public client that opens an address itself and receives the answer
+/// through Entra's form.
 impl Browser {
-    /// Signs this person in, from an address of the client to its last page.
+    /// Signs this user in, from an address of the client to its last page.
     ///
     /// # Errors
     /// If a page is not there, or is no sign-in page.
@@ -462,7 +464,7 @@ impl Browser {
         self.show(self.http.post(action).form(&inputs)).await
     }
 
-    /// Signs this person in up to the form that brings the code back, and returns it: where it goes, and its inputs.
+    /// Signs this user in up to the form with the code, and returns the form's target and its inputs.
     ///
     /// # Errors
     /// If a page is not there, or is no sign-in page.
@@ -486,12 +488,12 @@ impl Browser {
         Ok(Shown { status: answer.status().as_u16(), html: answer.text().await? })
     }
 
-    /// A request of this browser to an address, to be changed and shown.
+    /// Builds a request of this browser to an address, for changes.
     pub fn get(&self, address: &str) -> RequestBuilder {
         self.http.get(address)
     }
 
-    /// A request of this browser with a form.
+    /// Builds a request of this browser with a form.
     pub fn post(&self, address: &str, form: &[(String, String)]) -> RequestBuilder {
         self.http.post(address).form(form)
     }

@@ -1,12 +1,12 @@
-//! The cookies of a [`Browser`](super::Browser): which it keeps, and which it sends (RFC 6265, and 6265bis for the name
-//! prefixes and `SameSite`).
+//! Cookies of a [`Browser`](super::Browser): those that it keeps, and those that it sends (RFC 6265, and 6265bis for
+//! the name prefixes and `SameSite`).
 
 use reqwest::header::{HeaderMap, SET_COOKIE};
 use url::Url;
 
-/// A larger cookie is refused, in bytes of its name and value.
+/// Maximum size of a cookie's name and value, in bytes. A larger one is refused.
 const SIZE_LIMIT: usize = 4096;
-/// The oldest cookies make room for new ones beyond this number.
+/// Maximum number of cookies. Beyond it, the oldest are removed.
 const COOKIE_LIMIT: usize = 300;
 
 /// A cookie that the browser keeps.
@@ -14,36 +14,36 @@ const COOKIE_LIMIT: usize = 300;
 pub struct Cookie {
     /// The name, prefix included.
     pub name: String,
-    /// The value, as it was set.
+    /// The exact value.
     pub value: String,
-    /// The path below which it is sent.
+    /// Path prefix of the addresses that get it.
     pub path: String,
     /// Sent over HTTPS only.
     pub secure: bool,
-    /// Hidden from scripts. The browser runs none, so this changes nothing.
+    /// Hidden from scripts. The browser runs none, so this has no effect.
     pub http_only: bool,
-    /// On which navigations from another site it is sent.
+    /// Navigations from another site that send the cookie.
     pub same_site: SameSite,
-    /// `Max-Age` in seconds, if it was given. The browser forgets a cookie with 0 or less, and no other by time.
+    /// `Max-Age` in seconds, if given. The browser forgets a cookie with 0 or less, and ignores all other lifetimes.
     pub max_age: Option<i64>,
 }
 
 /// The `SameSite` attribute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// On none.
+    /// No navigation from another site.
     Strict,
-    /// On those by GET. The default, as in Chrome.
+    /// Only GET navigations. The default, as in Chrome.
     #[default]
     Lax,
-    /// On all.
+    /// All navigations.
     None,
 }
 
 /// Relation of the page that starts a navigation to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Relation {
-    /// No page starts it: the person typed the address.
+    /// No page starts it: the user typed the address.
     Typed,
     SameOrigin,
     SameSite,
@@ -51,7 +51,8 @@ pub(super) enum Relation {
 }
 
 impl Relation {
-    /// Ports do not count for a site. A registrable domain is not looked for: hosts are equal or of different sites.
+    /// Compares sites. Ports do not count. Registrable domains are not supported: hosts are equal or of different
+    /// sites.
     pub(super) fn between(from: &Url, to: &Url) -> Self {
         if from.origin() == to.origin() {
             Self::SameOrigin
@@ -78,14 +79,14 @@ impl Relation {
 pub(super) struct Jar(Vec<(String, Cookie)>);
 
 impl Jar {
-    /// Keeps the cookies that an answer sets, but for those that a browser refuses.
+    /// Keeps the cookies of an answer, except those that a browser refuses.
     pub(super) fn keep(&mut self, url: &Url, headers: &HeaderMap) {
         for value in headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok()) {
             self.set(url, value);
         }
     }
 
-    /// Keeps one cookie, written as in `Set-Cookie`; returns whether a browser would.
+    /// Keeps one cookie in the format of `Set-Cookie`. Returns whether a browser would.
     pub(super) fn set(&mut self, url: &Url, written: &str) -> bool {
         let Some((cookie, ended)) = parse(url, written) else { return false };
         let origin = url.origin().ascii_serialization();
@@ -113,7 +114,7 @@ impl Jar {
         found
     }
 
-    /// The `Cookie` header of a navigation, if there is any cookie to send.
+    /// The `Cookie` header of a navigation, if there are cookies for it.
     pub(super) fn header(&self, url: &Url, relation: Relation, by_get: bool) -> Option<String> {
         let sent = |cookie: &Cookie| match cookie.same_site {
             SameSite::None => true,
@@ -143,7 +144,7 @@ fn default_path(url: &Url) -> String {
     }
 }
 
-/// The cookie and whether it is already over; `None`: a browser refuses it.
+/// Returns the cookie and whether it has expired; `None` if a browser refuses it.
 fn parse(url: &Url, written: &str) -> Option<(Cookie, bool)> {
     let mut parts = written.split(';').map(str::trim);
     let (name, value) = parts.next()?.split_once('=')?;
@@ -189,7 +190,7 @@ fn parse(url: &Url, written: &str) -> Option<(Cookie, bool)> {
         && cookie.name.len() + cookie.value.len() <= SIZE_LIMIT
         && (!cookie.secure || is_secure(url))
         && (cookie.same_site != SameSite::None || cookie.secure);
-    // `Max-Age` goes before `Expires`.
+    // `Max-Age` has precedence over `Expires`.
     let ended = cookie.max_age.map_or(expired, |seconds| seconds <= 0);
     kept.then_some((cookie, ended))
 }

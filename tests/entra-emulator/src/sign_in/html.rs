@@ -1,6 +1,6 @@
 //! Content of a [`Page`](super::Page): its forms with their inputs and buttons, its links, its text.
 //!
-//! Pages here are written by programs, hence well-formed; what is no element of a form and no link is passed over.
+//! Programs write these pages, so they are well-formed. All elements except forms, their inputs and links are ignored.
 
 use html_escape::decode_html_entities;
 use regex::Regex;
@@ -16,9 +16,9 @@ const ALERT: &str = r#"(?is)<([a-z0-9]+)\b[^>]*\brole="?alert"?[^>]*>(.*?)</(?:p
 pub struct Form {
     /// Target, as written. Empty for the page's own address.
     pub action: String,
-    /// Sent with POST, not with GET.
+    /// True for POST, false for GET.
     pub post: bool,
-    /// Every input that is sent whatever button is pressed, hidden ones too, with its value.
+    /// Inputs that are sent with any button, including hidden ones, with their values.
     pub inputs: Vec<(String, String)>,
     /// Its buttons.
     pub buttons: Vec<Button>,
@@ -29,7 +29,7 @@ pub struct Form {
 pub struct Button {
     /// The text on it.
     pub text: String,
-    /// Its name; empty where it sends none.
+    /// Its name; empty if it sends none.
     pub name: String,
     /// Its value.
     pub value: String,
@@ -46,7 +46,7 @@ pub struct Link {
     pub target: String,
 }
 
-/// A start or end tag, in its page.
+/// A start or end tag, with its position in the page.
 struct Tag<'a> {
     element: String,
     closing: bool,

@@ -58,14 +58,14 @@ async fn authorize(world: &World, changes: &[(&str, &str)]) -> Response {
     world.http.get(url).query(&query).send().await.unwrap()
 }
 
-/// A parameter of the address that an answer redirects to.
+/// Returns a parameter of the address that an answer redirects to.
 fn redirected(response: &Response, parameter: &str) -> Option<String> {
     let location = Url::parse(response.headers()[LOCATION].to_str().unwrap()).unwrap();
     location.query_pairs().find(|(name, _)| name == parameter).map(|(_, value)| value.into_owned())
 }
 
 #[tokio::test]
-async fn a_person_who_signs_in_gets_tokens_for_the_api() {
+async fn a_signed_in_user_gets_tokens_for_the_api() {
     let world = World::new();
     let scope = world.api_scope("mcp.access");
     let tokens = world.sign_in("alice", &["openid", "profile", "offline_access", &scope]).await;
@@ -107,7 +107,7 @@ async fn roles_come_through_direct_membership_and_groups_through_any() {
 }
 
 #[tokio::test]
-async fn a_guests_token_names_where_the_account_is_from() {
+async fn a_guests_token_names_the_home_tenant() {
     let home = Uuid::new_v4();
     let world = World::with(|tenant| {
         tenant.users[1].home_tenant = Some(home);
@@ -140,7 +140,7 @@ async fn more_than_200_groups_become_a_reference() {
 }
 
 #[tokio::test]
-async fn an_app_that_asks_for_version_1_gets_it() {
+async fn an_app_gets_the_requested_version_1() {
     let world = World::with(|tenant| {
         tenant.apps[0].requested_access_token_version = entra_emulator::TokenVersion::V1;
     });
@@ -152,7 +152,7 @@ async fn an_app_that_asks_for_version_1_gets_it() {
 }
 
 #[tokio::test]
-async fn a_code_is_worth_tokens_once() {
+async fn a_code_can_be_redeemed_once() {
     let world = World::new();
     let AuthorizationCode { code, verifier } = code(&world).await;
     assert_eq!(redeem(&world, &code, &verifier, REDIRECT_URI).await.0, 200);
@@ -161,7 +161,7 @@ async fn a_code_is_worth_tokens_once() {
 }
 
 #[tokio::test]
-async fn a_code_is_worth_nothing_without_what_belongs_to_it() {
+async fn a_code_needs_its_redirect_uri_and_verifier() {
     let world = World::new();
     let AuthorizationCode { code, verifier } = code(&world).await;
     let cases = [
@@ -199,7 +199,7 @@ async fn a_refresh_token_gives_new_tokens_and_a_new_refresh_token() {
 }
 
 #[tokio::test]
-async fn what_one_client_got_is_worth_nothing_to_another() {
+async fn codes_and_tokens_of_one_client_are_refused_to_another() {
     let other = Uuid::new_v4();
     let world = World::with(|tenant| {
         let mut app = tenant.apps[1].clone();
@@ -224,7 +224,7 @@ async fn what_one_client_got_is_worth_nothing_to_another() {
 }
 
 #[tokio::test]
-async fn a_redirect_uri_matches_exactly_but_for_the_port_of_this_machine() {
+async fn a_redirect_uri_matches_exactly_except_the_port_of_this_machine() {
     let world = World::with(|tenant| {
         tenant.apps[1].redirect_uris.push("https://app.contoso.com/callback".to_owned());
     });
@@ -275,7 +275,7 @@ async fn other_errors_go_to_the_client_with_its_state() {
 }
 
 #[tokio::test]
-async fn the_page_repeats_nothing_unescaped() {
+async fn the_page_escapes_everything_that_it_repeats() {
     let world = World::new();
     let page = authorize(&world, &[]).await.text().await.unwrap();
     assert!(page.contains("VS &lt;Code&gt;") && !page.contains("VS <Code>"), "{page}");
@@ -303,7 +303,7 @@ async fn form_post_returns_the_code_in_a_form() {
 }
 
 #[tokio::test]
-async fn nobody_signs_in_who_is_unknown_or_disabled() {
+async fn an_unknown_or_disabled_user_cannot_sign_in() {
     let world = World::with(|tenant| tenant.users[1].account_enabled = false);
     for (user, code) in [("carol@contoso.com", "AADSTS50034"), ("bob@contoso.com", "AADSTS50057")] {
         let refused = SignIn {

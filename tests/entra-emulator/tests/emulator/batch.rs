@@ -1,4 +1,4 @@
-//! `$batch`, and the faults that hit single items of it.
+//! Tests of `$batch`, and of faults in single items of it.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn item<'a>(answer: &'a Value, id: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn each_request_of_a_batch_is_answered_for_itself() {
+async fn each_request_of_a_batch_is_answered_by_itself() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read Mail.Send");
     let mail = json!({"message": {"toRecipients": [{"emailAddress": {"address": "bob@contoso.com"}}]}});
@@ -43,7 +43,7 @@ async fn each_request_of_a_batch_is_answered_for_itself() {
 }
 
 #[tokio::test]
-async fn what_depends_on_a_failure_is_not_tried() {
+async fn items_that_depend_on_a_failed_item_are_not_tried() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read");
     let after = |id: &str, url: &str, on: &str| json!({"id": id, "method": "GET", "url": url, "dependsOn": [on]});
@@ -61,7 +61,7 @@ async fn what_depends_on_a_failure_is_not_tried() {
 }
 
 #[tokio::test]
-async fn one_item_can_be_throttled_and_the_others_not() {
+async fn one_item_can_be_throttled_without_the_others() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read Mail.Read");
     let matcher = Matcher {
@@ -99,7 +99,7 @@ async fn answers_do_not_keep_the_order_of_the_requests() {
 }
 
 #[tokio::test]
-async fn a_batch_that_cannot_be_understood_is_refused_as_a_whole() {
+async fn an_invalid_batch_is_refused_as_a_whole() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read");
     let many: Vec<Value> = (0..21).map(|number| get(&number.to_string(), "/me")).collect();

@@ -1,4 +1,4 @@
-//! The browser that walks pages: cookies, redirects, forms, and what it tells a server about where it comes from.
+//! Tests of the browser: cookies, redirects, forms, and the headers about the origin of a navigation.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ const FORM: &str = r#"<h1>Consent</h1><!-- <form action="/wrong"> -->
 <form action="/echo"><input type=hidden name=q value="1"><input type=submit value=Search></form>
 <a href="/echo?from=link">Read more</a>"#;
 
-/// A web site on HTTPS with a certificate of its own.
+/// A web site on HTTPS with its own certificate.
 struct Site {
     url: String,
     ca_pem: String,
@@ -100,7 +100,7 @@ impl Site {
     }
 }
 
-/// The request that led to this page: its headers, method, query and form.
+/// Request of this page: its headers, method, query and form.
 fn seen(page: &Page) -> Value {
     serde_json::from_str(&page.html).unwrap()
 }
@@ -128,7 +128,7 @@ async fn form(Query(query): Query<std::collections::HashMap<String, String>>) ->
 }
 
 #[tokio::test]
-async fn a_cookie_goes_back_to_where_it_came_from_and_nowhere_else() {
+async fn a_cookie_is_only_sent_to_its_origin_and_path() {
     let (site, other) = (Site::start().await, Site::start().await);
     let browser = Browser::trusting(&[&site.ca_pem, &other.ca_pem]).unwrap();
     site.set(&browser, "/deep/set", &["deep=1; Secure", "all=2; Path=/; HttpOnly", "c=3; Path=/dee"]).await;
@@ -171,7 +171,7 @@ async fn a_cookie_that_a_browser_refuses_is_not_kept() {
 }
 
 #[tokio::test]
-async fn same_site_decides_what_another_sites_navigation_sends() {
+async fn same_site_limits_cookies_in_navigations_from_other_sites() {
     let site = Site::start().await;
     let browser = site.browser();
     let cookies = ["lax=1", "strict=1; SameSite=Strict", "none=1; SameSite=None; Secure"];
@@ -187,7 +187,7 @@ async fn same_site_decides_what_another_sites_navigation_sends() {
 }
 
 #[tokio::test]
-async fn a_server_is_told_where_a_navigation_comes_from() {
+async fn a_server_gets_the_origin_of_a_navigation() {
     let (site, other) = (Site::start().await, Site::start().await);
     let browser = Browser::trusting(&[&site.ca_pem, &other.ca_pem]).unwrap().with_languages("sv");
     let page = browser.open(&site.at("/echo", &[])).await.unwrap().page().unwrap();
@@ -200,7 +200,7 @@ async fn a_server_is_told_where_a_navigation_comes_from() {
         let pressed = seen(&page.press("Cancel").await.unwrap().page().unwrap());
         assert_eq!((&pressed["origin"], &pressed["sec-fetch-site"]), (&json!(origin), &json!("same-origin")));
     }
-    // By way of another origin and back: the widest relation counts.
+    // Through another origin and back: the widest relation counts.
     let back = site.at("/redirect", &[("status", "302"), ("to", &site.at("/echo", &[]))]);
     let there = other.at("/redirect", &[("status", "302"), ("to", &back)]);
     let page = browser.open_from(&site.url, &there).await.unwrap().page().unwrap();
@@ -208,7 +208,7 @@ async fn a_server_is_told_where_a_navigation_comes_from() {
 }
 
 #[tokio::test]
-async fn a_form_is_sent_with_what_the_page_and_the_person_put_into_it() {
+async fn a_form_is_sent_with_the_inputs_of_the_page_and_the_user() {
     let site = Site::start().await;
     let page = site.browser().open(&site.at("/form", &[])).await.unwrap().page().unwrap();
     assert_eq!(page.alert().unwrap().unwrap(), "Be careful & read");
@@ -238,7 +238,7 @@ async fn a_form_is_sent_with_what_the_page_and_the_person_put_into_it() {
 }
 
 #[tokio::test]
-async fn the_browser_leaves_for_a_client_and_tells_what_the_client_gets() {
+async fn the_browser_ends_at_a_client_and_returns_its_parameters() {
     let site = Site::start().await;
     let browser = site.browser().leaving_at("http://127.0.0.1:33418/callback").unwrap();
     let to = async |target: &str, status: &str| {
@@ -261,7 +261,7 @@ async fn the_browser_leaves_for_a_client_and_tells_what_the_client_gets() {
 }
 
 #[tokio::test]
-async fn redirects_without_end_end() {
+async fn endless_redirects_are_an_error() {
     let site = Site::start().await;
     let error = site.browser().open(&site.at("/loop", &[])).await.unwrap_err();
     assert!(error.to_string().contains("more than 20 redirects"), "{error}");

@@ -1,4 +1,4 @@
-//! Single sign-on: a browser that has signed in is let through, until it logs out or its user is signed out.
+//! Tests of single sign-on: a signed-in browser needs no page, until it logs out or its user's sessions are revoked.
 
 use entra_emulator::sign_in::{Authority, Browser, Page, SameSite, Step};
 use serde_json::json;
@@ -8,12 +8,12 @@ use crate::world::{EMULATOR, REDIRECT_URI, World};
 
 const ALICE: &str = "alice@contoso.com";
 
-/// A browser that knows the desktop client.
+/// Returns a browser that knows the desktop client.
 pub(crate) fn browser() -> Browser {
     Browser::new(&Authority::from(&*EMULATOR)).unwrap().leaving_at(REDIRECT_URI).unwrap()
 }
 
-/// An authorization request of the desktop client, with these parameters changed; an empty one is left out.
+/// Returns an authorization request of the desktop client with changed parameters. Empty ones are left out.
 pub(crate) fn authorize_url(world: &World, changes: &[(&str, &str)]) -> String {
     let (client, scope) = (world.desktop.to_string(), world.api_scope("mcp.access"));
     let mut query = vec![
@@ -50,7 +50,7 @@ async fn open(browser: &Browser, world: &World, changes: &[(&str, &str)]) -> Ste
 }
 
 #[tokio::test]
-async fn a_browser_that_signed_in_goes_straight_through() {
+async fn a_signed_in_browser_needs_no_page() {
     let world = World::new();
     let browser = signed_in(&world).await;
     let callback = open(&browser, &world, &[]).await.callback().unwrap();
@@ -85,7 +85,7 @@ async fn another_browser_and_another_tenant_have_no_session() {
 }
 
 #[tokio::test]
-async fn a_request_can_ask_for_the_page_in_spite_of_a_session() {
+async fn a_request_can_demand_the_page_despite_a_session() {
     let world = World::new();
     let browser = signed_in(&world).await;
     for change in [("prompt", "login"), ("prompt", "select_account"), ("login_hint", "bob@contoso.com")] {
@@ -111,7 +111,7 @@ async fn a_silent_request_needs_the_session_of_the_right_user() {
 }
 
 #[tokio::test]
-async fn a_session_does_not_meet_what_its_sign_in_was_not_asked_for() {
+async fn a_session_does_not_meet_requirements_that_its_sign_in_did_not_have() {
     let world = World::new();
     let browser = signed_in(&world).await;
     let asked = json!({"access_token": {"acrs": {"essential": true, "value": "c1"}}}).to_string();
@@ -158,7 +158,7 @@ async fn the_session_itself_ends_with_log_out_and_not_only_its_cookie() {
 }
 
 #[tokio::test]
-async fn log_out_leads_to_a_registered_address_and_to_no_other() {
+async fn log_out_redirects_only_to_a_registered_address() {
     let world = World::new();
     let logout = |target: &str| {
         let url = format!("{}/{}/oauth2/v2.0/logout", EMULATOR.authority(), world.tenant);

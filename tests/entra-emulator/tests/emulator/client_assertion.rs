@@ -1,4 +1,4 @@
-//! client_credentials, and with it the check of client assertions as federated credentials.
+//! Tests of client_credentials, and of client assertions as federated credentials.
 
 use std::net::TcpListener;
 
@@ -87,18 +87,18 @@ async fn a_signature_of_another_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_issuer_has_just_rolled_to_is_found() {
+async fn a_new_key_of_the_issuer_is_found() {
     let world = World::new();
     world.control().roll_signing_key(world.cluster).unwrap();
     assert_eq!(world.app_only(&world.right_assertion()).await.0, 200);
 }
 
 #[tokio::test]
-async fn an_issuer_that_cannot_be_asked_is_a_transient_error() {
+async fn an_unreachable_issuer_is_a_transient_error() {
     let world = World::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let unreachable = format!("https://localhost:{}", free.port());
-    // Found by its domain, but its document names it by its id.
+    // The tenant is found by its domain, but its document names it by its id.
     let misnamed = format!("{}/{}.test/v2.0", EMULATOR.authority(), world.cluster);
     for (code, issuer) in [(90061, unreachable), (50166, misnamed)] {
         let credential =
@@ -110,7 +110,7 @@ async fn an_issuer_that_cannot_be_asked_is_a_transient_error() {
 }
 
 #[tokio::test]
-async fn an_issuer_behind_a_foreign_authority_is_asked_only_once_that_is_trusted() {
+async fn an_issuer_with_a_private_authority_is_fetched_only_if_that_is_trusted() {
     let world = World::new();
     let foreign = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
     let cluster = Uuid::new_v4();
@@ -128,7 +128,7 @@ async fn an_issuer_behind_a_foreign_authority_is_asked_only_once_that_is_trusted
 }
 
 #[tokio::test]
-async fn a_credential_holds_from_the_moment_it_is_added_until_it_is_removed() {
+async fn a_credential_is_effective_from_its_addition_to_its_removal() {
     let world = World::new();
     let control = world.control();
     control.remove_federated_credential(world.tenant, world.daemon, "cluster").unwrap();
@@ -171,7 +171,7 @@ async fn a_client_secret_is_never_accepted() {
 }
 
 #[tokio::test]
-async fn malformed_requests_are_told_what_is_wrong() {
+async fn malformed_requests_get_an_error_with_the_problem() {
     let world = World::new();
     let (daemon, desktop) = (world.daemon.to_string(), world.desktop.to_string());
     let assertion = world.right_assertion();
@@ -253,7 +253,7 @@ async fn an_error_has_entras_shape() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_found_by_its_id_or_domain_and_by_nothing_else() {
+async fn a_tenant_is_found_only_by_its_id_or_domain() {
     let world = World::new();
     let domain = format!("{}.test", world.tenant);
     for (tenant, status, code) in

@@ -1,4 +1,4 @@
-//! A web application that signs users in: the code and refresh grants with a federated credential.
+//! Tests of a web application that signs users in: the code and refresh grants with a federated credential.
 
 use entra_emulator::{App, Consent, OptionalClaim};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn scope(world: &World) -> String {
     format!("openid profile offline_access {}/mcp.access", world.api)
 }
 
-/// alice's code for the application, after consent where it is asked for.
+/// Returns alice's code for the application, after consent if a page asks for it.
 async fn code(world: &World, changes: &[(&str, &str)]) -> String {
     let (client, scope) = (world.api.to_string(), scope(world));
     let request = [
@@ -48,7 +48,7 @@ async fn code(world: &World, changes: &[(&str, &str)]) -> String {
     callback.parameter("code").unwrap()
 }
 
-/// A token request of this client, with the assertion that is right for both the API and the daemon.
+/// Returns a token request of this client, with an assertion that is valid for both the API and the daemon.
 async fn token(world: &World, client: uuid::Uuid, form: &[(&str, &str)]) -> (u16, Value) {
     let (client, assertion) = (client.to_string(), world.right_assertion());
     let credential =
@@ -91,7 +91,7 @@ async fn a_web_application_redeems_and_refreshes_with_its_federated_credential()
 }
 
 #[tokio::test]
-async fn a_code_or_refresh_token_without_the_credential_is_worth_nothing() {
+async fn a_code_or_refresh_token_needs_the_credential() {
     let world = world();
     let code = code(&world, &[]).await;
     let client = world.api.to_string();
@@ -136,7 +136,7 @@ async fn another_confidential_client_can_use_neither_code_nor_refresh_token() {
 }
 
 #[tokio::test]
-async fn claims_of_the_authorization_request_come_into_the_token() {
+async fn claims_of_the_authorization_request_apply_to_the_token() {
     let world = world();
     let asked = json!({"access_token": {
         "acrs": {"essential": true, "value": "c1"}, "xms_cc": {"values": ["cp1"]},

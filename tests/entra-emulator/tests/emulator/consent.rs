@@ -1,4 +1,4 @@
-//! Consent that is asked for, remembered, refused, left to an administrator, and missing.
+//! Tests of consent: requested, stored, refused, only for administrators, and missing.
 
 use entra_emulator::{
     App, Consent,
@@ -17,7 +17,7 @@ const ALICE: &str = "alice@contoso.com";
 const BOB: &str = "bob@contoso.com";
 const GRAPH: &str = "https://graph.microsoft.com";
 
-/// A world whose desktop client needs consent, changed further; bob is an administrator.
+/// A world whose desktop client needs consent, with further changes. bob is an administrator.
 fn world_with(consent: Consent, change: impl FnOnce(&mut App)) -> World {
     World::with(|tenant| {
         tenant.users[1].administrator = true;
@@ -107,7 +107,7 @@ async fn a_user_who_cancels_goes_back_without_consent() {
 }
 
 #[tokio::test]
-async fn a_request_can_ask_again_for_what_was_consented_to() {
+async fn a_request_can_ask_again_for_an_earlier_consent() {
     let (world, browser) = (asking(), browser());
     asked(&world, &browser, ALICE, &[]).await.press("Accept").await.unwrap();
     let again = authorize_url(&world, &[("prompt", "consent")]);
@@ -117,7 +117,7 @@ async fn a_request_can_ask_again_for_what_was_consented_to() {
 }
 
 #[tokio::test]
-async fn what_an_administrator_granted_is_not_asked_for() {
+async fn scopes_granted_by_an_administrator_need_no_page() {
     let world = world_with(Consent::Ask, |app| app.granted_graph_scopes = vec!["User.Read".to_owned()]);
     let browser = browser();
     let granted = [("scope", "openid profile offline_access User.Read")];
@@ -138,7 +138,7 @@ async fn a_client_that_the_resource_authorized_itself_needs_no_consent() {
 }
 
 #[tokio::test]
-async fn signing_in_alone_is_consented_to_as_well() {
+async fn a_sign_in_with_scopes_of_openid_alone_needs_consent_as_well() {
     let (world, browser) = (asking(), browser());
     let page = asked(&world, &browser, ALICE, &[("scope", "openid offline_access")]).await;
     assert!(page.html.contains("offline_access"), "{}", page.html);
@@ -147,7 +147,7 @@ async fn signing_in_alone_is_consented_to_as_well() {
 }
 
 #[tokio::test]
-async fn a_silent_request_without_consent_is_refused_as_that() {
+async fn a_silent_request_without_consent_is_refused_with_consent_required() {
     let (world, browser) = (asking(), browser());
     asked(&world, &browser, ALICE, &[]).await;
     let silent = authorize_url(&world, &[("prompt", "none")]);
@@ -172,11 +172,11 @@ async fn a_user_who_may_not_consent_needs_an_administrator() {
     world.control().grant_consent(world.tenant, world.desktop, None, &world.api_scope("mcp.access")).unwrap();
     sign_in(&world, &browser, ALICE, &[]).await.callback().unwrap();
     let page = sign_in(&world, &browser, ALICE, &[("prompt", "consent")]).await.page().unwrap();
-    assert!(page.html.contains("Need admin approval"), "prompt=consent asks who cannot answer");
+    assert!(page.html.contains("Need admin approval"), "prompt=consent shows the page to a user who cannot consent");
 }
 
 #[tokio::test]
-async fn a_token_has_all_that_was_consented_to_and_nothing_else_can_be_had() {
+async fn a_token_has_exactly_the_scopes_with_consent() {
     let (world, browser) = (asking(), browser());
     let both = format!("offline_access {} {}", world.api_scope("mcp.access"), world.api_scope("mcp.admin"));
     asked(&world, &browser, ALICE, &[("scope", &both)]).await.press("Accept").await.unwrap();
@@ -248,7 +248,7 @@ async fn an_administrator_consents_for_all_users() {
 }
 
 #[tokio::test]
-async fn admin_consent_goes_to_no_address_that_is_not_registered() {
+async fn admin_consent_redirects_only_to_a_registered_address() {
     let without = world_with(Consent::AdminOnly, |app| app.redirect_uris.clear());
     let with = world_with(Consent::AdminOnly, |_| {});
     let cases = [(&without, "AADSTS500113", REDIRECT_URI), (&with, "AADSTS50011", "https://attacker.example/")];

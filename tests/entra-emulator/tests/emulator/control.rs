@@ -1,4 +1,4 @@
-//! The control operations: faults, limits of federated credentials, forged tokens, the clock.
+//! Tests of the control operations: faults, limits of federated credentials, forged tokens, the clock.
 
 use entra_emulator::{Configuration, EntraEmulator, Fault, FaultKind, Host, Matcher, Tenant};
 use serde_json::json;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::world::{EMULATOR, World, claims, part, refusal};
 
 #[tokio::test]
-async fn a_fault_hits_the_requests_it_is_for_as_often_as_it_says() {
+async fn a_fault_applies_to_its_requests_and_its_number_of_times() {
     let world = World::new();
     let control = world.control();
     let matcher =
@@ -93,7 +93,7 @@ async fn tokens_can_be_signed_with_any_claims_and_header() {
 }
 
 #[tokio::test]
-async fn a_change_that_contradicts_itself_changes_nothing() {
+async fn an_inconsistent_change_has_no_effect() {
     let world = World::new();
     let refused = world.control().change_tenant(world.tenant, |tenant| {
         tenant.apps[0].role_assignments[0].role = Some("Mcp.Unknown".to_owned());
@@ -113,7 +113,7 @@ async fn a_change_that_contradicts_itself_changes_nothing() {
 
 #[tokio::test]
 async fn a_moved_clock_moves_tokens_with_it() {
-    // Its own emulator: the clock is everybody's.
+    // A separate emulator, since all tests share the clock of one.
     let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
     let (tenant, client) = (Uuid::new_v4(), Uuid::new_v4());
     let directory = serde_json::from_value::<Tenant>(json!({
@@ -135,7 +135,7 @@ async fn a_moved_clock_moves_tokens_with_it() {
 }
 
 #[tokio::test]
-async fn control_over_http_says_why_it_refuses() {
+async fn control_over_http_returns_the_reason_of_a_refusal() {
     let world = World::new();
     let url = format!("{}/_control/tenants", EMULATOR.authority());
     let response = world.http.post(url).json(&json!({"id": world.tenant})).send().await.unwrap();

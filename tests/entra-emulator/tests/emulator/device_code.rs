@@ -45,7 +45,7 @@ impl<'a> Device<'a> {
 }
 
 #[tokio::test]
-async fn a_device_gets_its_users_tokens_once_the_code_was_entered_and_only_once() {
+async fn a_device_gets_its_users_tokens_once_after_the_code_was_entered() {
     let world = World::new();
     let device = Device::start(&world).await;
     assert!(device.answer["message"].as_str().unwrap().contains(device.user_code()));
@@ -57,7 +57,7 @@ async fn a_device_gets_its_users_tokens_once_the_code_was_entered_and_only_once(
     assert_eq!(refusal(&device.poll().await).1, "authorization_pending");
     let typed = device.user_code().to_lowercase();
     assert_eq!(device.enter(&typed, "alice@contoso.com").await.0, 200);
-    assert_eq!(device.enter(&typed, "bob@contoso.com").await.0, 400, "somebody was first");
+    assert_eq!(device.enter(&typed, "bob@contoso.com").await.0, 400, "another user entered the code before");
 
     let (status, tokens) = device.poll().await;
     assert_eq!(status, 200, "{tokens}");
@@ -75,7 +75,7 @@ async fn a_declined_code_gives_nothing() {
 }
 
 #[tokio::test]
-async fn a_device_code_is_its_clients_alone() {
+async fn only_its_client_can_use_a_device_code() {
     let world = World::new();
     let device = Device::start(&world).await;
     device.enter(device.user_code(), "alice@contoso.com").await;
@@ -86,7 +86,7 @@ async fn a_device_code_is_its_clients_alone() {
 
 #[tokio::test]
 async fn a_device_code_expires() {
-    // Its own emulator: the clock is everybody's.
+    // A separate emulator, since all tests share the clock of one.
     let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
     let (tenant, client) = (Uuid::new_v4(), Uuid::new_v4());
     let directory = json!({"id": tenant, "apps": [{"clientId": client, "publicClient": true}]});

@@ -23,7 +23,7 @@ async fn a_connection_can_be_cut_instead_of_an_answer() {
     inject(&world, Host::Graph, FaultKind::Disconnect);
     let error = me(&world, &token).await.unwrap_err();
     assert!(!error.is_timeout() && error.status().is_none(), "{error:?}");
-    assert_eq!(world.requests().pop().unwrap().status, 0, "it was asked, and did not answer");
+    assert_eq!(world.requests().pop().unwrap().status, 0, "the request was logged without an answer");
     assert_eq!(me(&world, &token).await.unwrap()["id"], json!(world.alice));
 }
 
@@ -55,7 +55,7 @@ async fn a_body_can_end_before_its_announced_length() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_waiting_is_in_the_log_too() {
+async fn a_request_of_a_disconnected_client_is_logged_too() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read");
     inject(&world, Host::Graph, FaultKind::Delay { milliseconds: 600_000 });
@@ -85,8 +85,8 @@ async fn every_form_of_retry_after_can_be_sent() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_closed_refuses_connections_until_it_is_opened() {
-    // Its own emulator: the hosts are everybody's.
+async fn a_closed_host_refuses_connections_until_it_is_opened() {
+    // A separate emulator, since all tests share the hosts of one.
     let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
     let http = http_client(emulator.ca_pem()).unwrap();
     let keys = format!("{}/common/discovery/v2.0/keys", emulator.authority());
@@ -120,7 +120,7 @@ async fn a_withdrawn_key_is_no_longer_published() {
 }
 
 #[tokio::test]
-async fn tokens_live_as_long_as_their_client_is_allowed() {
+async fn the_client_sets_the_lifetime_of_its_tokens() {
     let lives = async |seconds: Option<u32>| {
         let world = World::with(|tenant| tenant.apps[0].access_token_lifetime_seconds = seconds);
         let (_, answer) = world.on_behalf_of(&world.user_token("alice"), "User.Read").await;
@@ -136,7 +136,7 @@ async fn tokens_live_as_long_as_their_client_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_new_credential_can_take_its_time() {
+async fn a_new_credential_can_take_effect_late() {
     let world = World::with(|tenant| tenant.apps[2].federated_credentials.clear());
     let control = world.control();
     control.hold_propagation(world.tenant).unwrap();
@@ -147,13 +147,13 @@ async fn a_new_credential_can_take_its_time() {
     assert_eq!(code().await, None);
     control.hold_propagation(world.tenant).unwrap();
     control.remove_federated_credential(world.tenant, world.daemon, "cluster").unwrap();
-    assert_eq!(code().await, None, "a removed one goes on for a while, too");
+    assert_eq!(code().await, None, "a removed credential stays effective for a while, too");
     control.propagate(world.tenant).unwrap();
     assert_eq!(code().await, Some(70025));
 }
 
 #[tokio::test]
-async fn the_log_tells_how_many_requests_were_on_their_way_together() {
+async fn the_log_counts_concurrent_requests() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read");
     let matcher = Matcher { host: Some(Host::Graph), tenant: Some(world.tenant), ..Matcher::default() };

@@ -1,4 +1,4 @@
-//! Microsoft Graph: who may read what, pages, and errors in Graph's shape.
+//! Tests of Microsoft Graph: read permissions, pages, and errors in Graph's format.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
@@ -72,11 +72,11 @@ async fn an_application_reads_users_by_its_role_and_has_no_me() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_graphs_are_refused() {
+async fn tokens_for_other_resources_than_graph_are_refused() {
     let world = World::new();
     let graph = world.graph_token("alice", "User.Read");
     let mut claims = world.control().user_claims(world.tenant, world.api, "alice@contoso.com", "User.Read").unwrap();
-    // Verifies as it travels: not how Graph's tokens are made.
+    // Its signature verifies as sent, unlike that of Graph's tokens.
     let plain = world.control().sign(world.tenant, &json!({}), &Value::Object(claims.clone())).unwrap();
     claims.insert("scp".to_owned(), json!("User.Read Files.Read"));
     let (message, signature) = graph.rsplit_once('.').unwrap();
@@ -94,7 +94,7 @@ async fn tokens_that_are_not_graphs_are_refused() {
 }
 
 #[tokio::test]
-async fn messages_come_newest_first_and_page_by_page() {
+async fn messages_are_listed_newest_first_and_in_pages() {
     let world = World::new();
     let token = world.graph_token("alice", "Mail.Read");
     let (_, first) = world.graph("/me/messages", &token).await;
@@ -117,7 +117,7 @@ async fn messages_come_newest_first_and_page_by_page() {
 }
 
 #[tokio::test]
-async fn the_next_page_is_known_to_nobody_but_graph() {
+async fn the_address_of_the_next_page_is_opaque() {
     let world = World::new();
     let token = world.graph_token("alice", "Mail.Read");
     let link = async || world.graph("/me/messages", &token).await.1["@odata.nextLink"].as_str().unwrap().to_owned();
@@ -129,7 +129,7 @@ async fn the_next_page_is_known_to_nobody_but_graph() {
 }
 
 #[tokio::test]
-async fn a_page_can_be_empty_and_not_be_the_last() {
+async fn an_empty_page_can_have_a_next_one() {
     let world = World::new();
     let token = world.graph_token("alice", "Mail.Read");
     let matcher = Matcher { host: Some(Host::Graph), tenant: Some(world.tenant), ..Matcher::default() };
@@ -146,7 +146,7 @@ async fn a_page_can_be_empty_and_not_be_the_last() {
 }
 
 #[tokio::test]
-async fn a_mailbox_is_its_owners_and_that_of_applications_with_the_role() {
+async fn only_the_owner_and_applications_with_the_role_read_a_mailbox() {
     let world = World::with(|tenant| tenant.apps[0].granted_graph_roles = vec!["Mail.Read".to_owned()]);
     let mailbox = format!("/users/{}/messages", world.alice);
     assert_eq!(world.graph(&mailbox, &world.graph_token("alice", "Mail.Read")).await.0, 200);
@@ -229,7 +229,7 @@ async fn an_event_is_created_once_for_each_transaction_id() {
 }
 
 #[tokio::test]
-async fn options_that_cannot_be_met_are_refused() {
+async fn unsupported_options_are_refused() {
     let world = World::new();
     let token = world.graph_token("alice", "Mail.Read");
     for (option, status) in
@@ -240,7 +240,7 @@ async fn options_that_cannot_be_met_are_refused() {
 }
 
 #[tokio::test]
-async fn memberships_are_direct_or_transitive_as_asked() {
+async fn memberships_are_direct_or_transitive_as_requested() {
     let world = World::new();
     let token = world.graph_token("bob", "User.Read");
     let (_, direct) = world.graph("/me/memberOf", &token).await;
@@ -265,7 +265,7 @@ async fn memberships_are_direct_or_transitive_as_asked() {
 }
 
 #[tokio::test]
-async fn a_hidden_membership_is_shown_to_a_token_with_the_permission_alone() {
+async fn only_a_token_with_the_permission_sees_a_hidden_membership() {
     let world = World::with(|tenant| tenant.groups[0].hidden_membership = true);
     for (scope, shown) in [("User.Read", false), ("User.Read Member.Read.Hidden", true)] {
         let token = world.graph_token("bob", scope);

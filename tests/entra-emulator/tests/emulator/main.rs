@@ -1,4 +1,4 @@
-//! The emulator's behaviour, seen from its two hosts. One emulator serves all tests; each has tenants of its own.
+//! Tests of the emulator through its two hosts. All tests share one emulator; each has its own tenants.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

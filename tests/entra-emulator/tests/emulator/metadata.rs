@@ -1,4 +1,4 @@
-//! OpenID configuration and keys: what is there, and what is not.
+//! Tests of OpenID configuration and keys: present and absent members.
 
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ async fn a_tenant_that_does_not_exist_is_invalid() {
 }
 
 #[tokio::test]
-async fn there_is_no_registration_and_no_rfc_8414_document() {
+async fn registration_and_the_rfc_8414_document_do_not_exist() {
     let world = World::new();
     let tenant = world.tenant;
     for path in [
@@ -94,7 +94,7 @@ async fn there_is_no_registration_and_no_rfc_8414_document() {
 }
 
 #[tokio::test]
-async fn keys_are_several_without_alg_and_bound_to_their_issuer() {
+async fn several_keys_are_published_without_alg_and_with_their_issuer() {
     let world = World::new();
     let (_, document) = get(&world, &format!("/{}/discovery/v2.0/keys", world.tenant)).await;
     let keys = document["keys"].as_array().unwrap();

@@ -46,7 +46,7 @@ async fn a_refresh_token_comes_with_offline_access_only() {
 }
 
 #[tokio::test]
-async fn an_assertion_that_is_no_valid_user_token_for_the_api_is_refused() {
+async fn an_assertion_must_be_a_valid_user_token_for_the_api() {
     let world = World::new();
     let control = world.control();
     let right =
@@ -83,7 +83,7 @@ async fn an_assertion_that_is_no_valid_user_token_for_the_api_is_refused() {
 }
 
 #[tokio::test]
-async fn scopes_that_nobody_consented_to_are_refused() {
+async fn scopes_without_consent_are_refused() {
     let world = World::new();
     let token = world.user_token("alice");
     let answer = world.on_behalf_of(&token, "Files.Read").await;
@@ -126,7 +126,7 @@ async fn a_scope_that_does_not_exist_or_is_of_two_resources_is_refused() {
 }
 
 #[tokio::test]
-async fn a_graph_token_does_not_verify_as_it_travels() {
+async fn the_signature_of_a_sent_graph_token_does_not_verify() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read");
     let header = part(&token, 0);
@@ -154,7 +154,7 @@ async fn a_graph_token_does_not_verify_as_it_travels() {
 }
 
 #[tokio::test]
-async fn what_a_client_can_do_is_in_the_token_if_it_says_so() {
+async fn the_token_has_the_capabilities_that_the_client_sends() {
     let world = World::new();
     let capable = json!({"access_token": {"xms_cc": {"values": ["cp1"]}}}).to_string();
     let (_, with) = world.on_behalf_of_with(&world.user_token("alice"), "User.Read", &[("claims", &capable)]).await;
@@ -167,7 +167,7 @@ async fn what_a_client_can_do_is_in_the_token_if_it_says_so() {
 }
 
 #[tokio::test]
-async fn a_public_client_acts_on_nobodys_behalf() {
+async fn a_public_client_cannot_act_on_behalf_of_a_user() {
     let world = World::new();
     let answer = world
         .token(&[

@@ -1,4 +1,4 @@
-//! The program: its one ready line, what stands behind it, and that it leaves nothing.
+//! Tests of the program: its ready line, its services, and that it leaves nothing behind.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -49,7 +49,7 @@ fn start(configuration: &str) -> (Program, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("entra.yaml");
     std::fs::write(&file, configuration).unwrap();
-    // The kernel ends the program with this thread, should the test itself be killed.
+    // The kernel ends the program with this thread, even if the test itself is killed.
     let child = Command::new("setpriv")
         .args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_entra-emulator"), "--config"])
         .arg(file)
@@ -61,7 +61,7 @@ fn start(configuration: &str) -> (Program, tempfile::TempDir) {
 }
 
 #[tokio::test]
-async fn it_says_where_it_is_once_it_serves_and_leaves_nothing() {
+async fn the_program_prints_its_addresses_when_it_serves_and_leaves_nothing_behind() {
     let (mut program, _folder) = start(CONFIGURATION);
     let mut output = BufReader::new(program.0.stdout.take().unwrap());
     let mut line = String::new();
@@ -88,7 +88,7 @@ async fn it_says_where_it_is_once_it_serves_and_leaves_nothing() {
 }
 
 #[test]
-fn a_configuration_that_makes_no_sense_is_refused_by_name() {
+fn an_inconsistent_configuration_is_refused_with_its_name() {
     let misspelt = CONFIGURATION.replace("grantedGraphScopes", "grantedGraphScope");
     let unknown_role = CONFIGURATION.replace("role: Mcp.Reader }", "role: Mcp.Writer }");
     for (configuration, named) in [(misspelt, "grantedGraphScope"), (unknown_role, "Mcp.Writer")] {

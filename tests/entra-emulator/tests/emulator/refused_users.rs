@@ -1,4 +1,4 @@
-//! Users whom the tenant no longer lets in: disabled, signed out of everything, or not assigned to the app.
+//! Tests of users whom the tenant refuses: disabled, with revoked sessions, or not assigned to the app.
 
 use entra_emulator::RoleAssignment;
 use serde_json::{Value, json};
@@ -62,13 +62,13 @@ async fn a_removed_role_is_missing_in_the_next_token() {
     assert_eq!(roles().await, Some(json!(["Mcp.Writer"])));
 }
 
-/// A world whose API lets only assigned users in.
+/// A world whose API accepts only assigned users.
 fn closed() -> World {
     World::with(|tenant| tenant.apps[0].assignment_required = true)
 }
 
 #[tokio::test]
-async fn an_assigned_user_signs_in_where_that_is_required_and_nobody_else() {
+async fn only_an_assigned_user_signs_in_if_assignment_is_required() {
     let world = closed();
     let scope = world.api_scope("mcp.access");
     world.sign_in("alice", &[&scope]).await;
@@ -85,7 +85,7 @@ async fn an_assigned_user_signs_in_where_that_is_required_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_silent_request_of_an_unassigned_user_is_refused_to_the_client() {
+async fn a_silent_request_of_an_unassigned_user_sends_an_error_to_the_client() {
     let world = closed();
     world.control().unassign(world.tenant, world.api, world.sales).unwrap();
     let browser = browser();
@@ -97,7 +97,7 @@ async fn a_silent_request_of_an_unassigned_user_is_refused_to_the_client() {
 }
 
 #[tokio::test]
-async fn an_assignment_that_ends_ends_refreshing() {
+async fn the_end_of_an_assignment_ends_refreshes() {
     let world = closed();
     let token = refresh_token(&world).await;
     assert_eq!(refresh(&world, &token).await.0, 200);

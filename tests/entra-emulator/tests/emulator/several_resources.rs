@@ -1,5 +1,5 @@
-//! Several resources in one authorization request, of which each token request names one; and a client that is its own
-//! resource.
+//! Tests of several resources in one authorization request, of which each token request names one, and of a client that
+//! is its own resource.
 
 use entra_emulator::sign_in::{Callback, Step};
 use serde_json::Value;
@@ -115,7 +115,7 @@ fn own_resource() -> World {
 }
 
 #[tokio::test]
-async fn a_client_asks_a_token_for_itself_by_its_guid_and_by_no_uri() {
+async fn a_client_requests_a_token_for_itself_by_its_guid_and_not_by_a_uri() {
     let world = own_resource();
     let by_guid = format!("{}/mcp.access offline_access", world.desktop);
     let by_uri = format!("api://{}/mcp.access", world.desktop);
@@ -139,7 +139,7 @@ async fn a_client_asks_a_token_for_itself_by_its_guid_and_by_no_uri() {
     assert_eq!(status, 200, "{tokens}");
     assert_eq!(refusal(&refresh(&world, &tokens["refresh_token"], &by_uri).await), (400, "invalid_request", 90009));
     assert_eq!(refresh(&world, &tokens["refresh_token"], "").await.0, 200);
-    // Another client may use either.
+    // Another client may use both.
     let another = World::new();
     assert!(callback(&another, &[("scope", &another.api_scope("mcp.access"))]).await.parameter("code").is_some());
 }

@@ -40,7 +40,7 @@ async fn refresh(world: &World, refresh_token: &str, claims: Option<&str>) -> (u
 }
 
 #[tokio::test]
-async fn a_second_factor_is_asked_for_in_both_shapes_and_met_by_signing_in_with_the_claims() {
+async fn a_second_factor_is_required_in_both_formats_and_met_by_a_sign_in_with_the_claims() {
     for (access, error, suberror) in [
         (ConditionalAccess::MultiFactor, "interaction_required", Value::Null),
         (ConditionalAccess::MultiFactorBasicAction, "invalid_grant", json!("basic_action")),
@@ -68,17 +68,21 @@ async fn a_second_factor_is_asked_for_in_both_shapes_and_met_by_signing_in_with_
 }
 
 #[tokio::test]
-async fn a_blocked_application_is_not_let_through_by_claims() {
+async fn claims_do_not_unblock_a_blocked_application() {
     let world = guarded(ConditionalAccess::Blocked);
     let answer = world.on_behalf_of(&world.user_token("alice"), "User.Read").await;
     assert_eq!(refusal(&answer), (400, "invalid_grant", 53003));
     assert!(answer.1.get("claims").is_none());
     let itself = format!("{}/mcp.access", world.api);
-    assert_eq!(world.on_behalf_of(&world.user_token("alice"), &itself).await.0, 200, "Graph alone is guarded");
+    assert_eq!(
+        world.on_behalf_of(&world.user_token("alice"), &itself).await.0,
+        200,
+        "the policy only applies to Graph"
+    );
 }
 
 #[tokio::test]
-async fn an_authentication_context_comes_by_signing_in_and_not_by_refreshing() {
+async fn a_sign_in_and_not_a_refresh_meets_an_authentication_context() {
     let world = World::with(|tenant| tenant.apps[0].optional_claims.push(OptionalClaim::Acrs));
     let asked = json!({"access_token": {"acrs": {"essential": true, "value": "c1"}}}).to_string();
     let plain = world.sign_in("alice", &["offline_access", &world.api_scope("mcp.access")]).await;

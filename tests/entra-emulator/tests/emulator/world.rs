@@ -1,4 +1,4 @@
-//! A tenant with an API, its clients and two people, and another tenant that plays the issuer of external tokens.
+//! A tenant with an API, its clients and two users, and another tenant that acts as the issuer of external tokens.
 
 use std::sync::{LazyLock, mpsc};
 
@@ -17,7 +17,7 @@ pub(crate) const SUBJECT: &str = "system:serviceaccount:productivity:graph";
 pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 pub(crate) const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// On a runtime of its own, because each test's runtime ends with the test.
+/// On a separate runtime, because each test's runtime ends with the test.
 pub(crate) static EMULATOR: LazyLock<EntraEmulator> = LazyLock::new(|| {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -33,15 +33,15 @@ pub(crate) static EMULATOR: LazyLock<EntraEmulator> = LazyLock::new(|| {
 
 pub(crate) struct World {
     pub(crate) tenant: Uuid,
-    /// Plays a cluster: its keys sign external tokens.
+    /// Issuer tenant, which represents a cluster: its keys sign external tokens.
     pub(crate) cluster: Uuid,
-    /// Confidential, exposes `mcp.access`, may read Graph for its users.
+    /// Confidential client that exposes `mcp.access` and may read Graph for its users.
     pub(crate) api: Uuid,
-    /// Public.
+    /// Public client.
     pub(crate) desktop: Uuid,
-    /// Confidential, with an application role of the API.
+    /// Confidential client with an application role of the API.
     pub(crate) daemon: Uuid,
-    /// With the role Mcp.Reader.
+    /// User with the role Mcp.Reader.
     pub(crate) alice: Uuid,
     pub(crate) bob: Uuid,
     pub(crate) sales: Uuid,
@@ -53,7 +53,7 @@ impl World {
         Self::with(|_| {})
     }
 
-    /// A world whose main tenant is changed before it is added.
+    /// Creates a world and changes its main tenant before adding it.
     pub(crate) fn with(change: impl FnOnce(&mut Tenant)) -> Self {
         let id = Uuid::new_v4;
         let world = Self {
@@ -162,7 +162,7 @@ impl World {
         format!("api://{}/{scope}", self.api)
     }
 
-    /// The claims of a right external token.
+    /// Claims of a valid external token.
     pub(crate) fn external_claims(&self) -> Value {
         let now = now();
         json!({
@@ -171,7 +171,7 @@ impl World {
         })
     }
 
-    /// A right external token but for what `changes` says (`null` removes).
+    /// A valid external token except for `changes` (`null` removes).
     pub(crate) fn external_token(&self, header: Value, changes: Value) -> String {
         let mut claims = self.external_claims();
         change(&mut claims, changes);
@@ -190,13 +190,13 @@ impl World {
         self.http.post(self.token_endpoint()).form(form).send().await.unwrap()
     }
 
-    /// The answer's status and body.
+    /// Returns the answer's status and body.
     pub(crate) async fn token(&self, form: &[(&str, &str)]) -> (u16, Value) {
         let response = self.post_token(form).await;
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
-    /// client_credentials by the daemon for the API, with this assertion.
+    /// Requests client_credentials as the daemon for the API, with this assertion.
     pub(crate) async fn app_only(&self, assertion: &str) -> (u16, Value) {
         self.token(&[
             ("grant_type", "client_credentials"),
@@ -208,7 +208,7 @@ impl World {
         .await
     }
 
-    /// On-behalf-of by the API.
+    /// Requests on-behalf-of as the API.
     pub(crate) async fn on_behalf_of(&self, user_token: &str, scope: &str) -> (u16, Value) {
         self.on_behalf_of_with(user_token, scope, &[]).await
     }
@@ -247,20 +247,20 @@ impl World {
         Authority::from(&*EMULATOR)
     }
 
-    /// alice's or bob's token for the API, as the desktop client gets it.
+    /// Token of alice or bob for the API, as the desktop client gets it.
     pub(crate) fn user_token(&self, user: &str) -> String {
         let scope = self.api_scope("mcp.access");
         let name = format!("{user}@contoso.com");
         self.control().mint_user_access_token(self.tenant, self.desktop, &name, &scope).unwrap()
     }
 
-    /// A Graph token of the API acting for a user.
+    /// Graph token of the API that acts for a user.
     pub(crate) fn graph_token(&self, user: &str, scope: &str) -> String {
         let name = format!("{user}@contoso.com");
         self.control().mint_user_access_token(self.tenant, self.api, &name, scope).unwrap()
     }
 
-    /// A Graph token of the API acting as itself.
+    /// Graph token of the API that acts as itself.
     pub(crate) async fn graph_application_token(&self) -> String {
         let (_, answer) = self
             .token(&[

@@ -1,5 +1,5 @@
-//! Clients that nobody here wrote, unmodified and pinned, complete their flows: MSAL for Python and for Node, and
-//! azure-identity for Python. Each flow is one of the scripts in `clients/`, in a process of its own.
+//! Tests with unmodified, pinned third-party clients: MSAL for Python and for Node, and azure-identity for Python. Each
+//! flow is one of the scripts in `clients/`, in a separate process.
 
 mod installation;
 
@@ -36,7 +36,7 @@ impl Client {
         }
     }
 
-    /// Runs a flow in a world, and returns what came of its first and of its second request.
+    /// Runs a flow in a world, and returns the results of its first and of its second request.
     async fn run(self, flow: &str, world: &World) -> (Value, Value) {
         let (program, script, more) = self.command();
         let folder = tempfile::tempdir().unwrap();
@@ -77,7 +77,7 @@ impl Client {
     }
 }
 
-/// The claims that ask for an authentication context.
+/// Claims that require an authentication context.
 fn context() -> String {
     json!({"access_token": {"acrs": {"essential": true, "value": "c1"}}}).to_string()
 }
@@ -104,7 +104,7 @@ fn grants(world: &World, grant_type: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_projected_token_makes_an_application_of_every_client() {
+async fn every_client_authenticates_as_an_application_with_a_projected_token() {
     for (client, flow) in [
         (Client::MsalPython, "client_credentials"),
         (Client::MsalNode, "client_credentials"),
@@ -121,7 +121,7 @@ async fn a_projected_token_makes_an_application_of_every_client() {
 }
 
 #[tokio::test]
-async fn a_projected_token_that_no_credential_matches_is_refused_in_words_that_every_client_repeats() {
+async fn every_client_repeats_the_refusal_of_a_projected_token_without_a_credential() {
     for (client, flow) in [
         (Client::MsalPython, "client_credentials"),
         (Client::MsalNode, "client_credentials"),
@@ -143,14 +143,14 @@ async fn every_client_reaches_graph_on_behalf_of_a_user() {
         assert_is_alices(&world, client, &first).await;
         assert_eq!(claims(token(client, &first))["xms_cc"].as_array().unwrap().len(), 1, "{client:?}");
         assert_is_alices(&world, client, &second).await;
-        // MSAL for Python looks into its cache only where it is asked to.
+        // MSAL for Python reads its cache only on request.
         let exchanges = if client == Client::MsalPython { 2 } else { 1 };
         assert_eq!(grants(&world, ON_BEHALF_OF), exchanges, "{client:?}");
     }
 }
 
 #[tokio::test]
-async fn missing_consent_is_understood_as_such() {
+async fn clients_recognise_missing_consent() {
     for client in MSAL {
         let (first, _) = client.run("on_behalf_of_without_consent", &world()).await;
         assert_eq!(first["suberror"], "consent_required", "{client:?}: {first}");
@@ -171,7 +171,7 @@ async fn people_sign_in_to_public_clients_and_stay_signed_in() {
 }
 
 #[tokio::test]
-async fn people_sign_in_to_web_applications_that_prove_themselves_by_projected_tokens() {
+async fn people_sign_in_to_web_applications_that_authenticate_with_projected_tokens() {
     for client in MSAL {
         let world = world();
         let (first, second) = client.run("authorization_code_of_a_web_application", &world).await;
@@ -199,7 +199,7 @@ async fn people_sign_in_on_another_device() {
 }
 
 #[tokio::test]
-async fn a_second_factor_is_asked_for_given_and_believed() {
+async fn a_second_factor_is_requested_given_and_accepted() {
     for (client, access) in [
         (Client::MsalPython, ConditionalAccess::MultiFactor),
         (Client::MsalPython, ConditionalAccess::MultiFactorBasicAction),
@@ -214,7 +214,7 @@ async fn a_second_factor_is_asked_for_given_and_believed() {
 }
 
 #[tokio::test]
-async fn a_revoked_session_is_made_up_for_by_a_new_sign_in() {
+async fn a_new_sign_in_replaces_a_revoked_session() {
     for client in MSAL {
         let world = world();
         let (first, second) = client.run("revoked_session", &world).await;
@@ -224,7 +224,7 @@ async fn a_revoked_session_is_made_up_for_by_a_new_sign_in() {
 }
 
 #[tokio::test]
-async fn an_authentication_context_takes_a_new_sign_in() {
+async fn an_authentication_context_needs_a_new_sign_in() {
     for client in MSAL {
         let world = World::with(|tenant| tenant.apps[0].optional_claims.push(OptionalClaim::Acrs));
         let (first, second) = client.run("authentication_context", &world).await;
