@@ -1,1 +1,1 @@
-//! Holds the charts to what they promise; everything is in the tests.
+//! Tests of the charts.

@@ -1,5 +1,5 @@
-//! Comparison of `values.yaml` and `README.md` of each chart with its `values.schema.json`, the only place where values are
-//! documented. The list of values that an upgrade from an older chart needs is compared, too.
+//! Comparison of `values.yaml` and `README.md` of each chart with its `values.schema.json`, which is the only
+//! documentation of values. `REGENERATE=1 cargo test --workspace --test generated` writes both.
 #![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Objects that the charts render, applied twice by kubectl, as a GitOps controller or a person without Helm does.
+//! Tests of applying the rendered objects twice with kubectl, as a GitOps controller or a person without Helm does.
 
 use std::process::Stdio;
 
@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use crate::openapi::render;
 use crate::values;
 
-/// Returns the lines that `kubectl apply` prints of these objects.
+/// Returns the output lines of `kubectl apply` for these objects.
 async fn apply(plane: &ControlPlane, objects: &str) -> Vec<String> {
     let mut command = tokio::process::Command::new(plane.kubectl());
     command.args(["apply", "-f", "-"]).env("KUBECONFIG", plane.kubeconfig()).kill_on_drop(true);
@@ -42,8 +42,8 @@ async fn a_second_apply_of_everything_that_the_chart_renders_changes_nothing() {
         let again = apply(&plane, &text).await;
         assert_eq!(again.len(), objects.len());
         let changed: Vec<String> = again.into_iter().filter(|line| !line.ends_with(" unchanged")).collect();
-        // kubectl always sends the selector of a budget, which is replaced as a whole, and prints so; the API server
-        // changes nothing by that.
+        // kubectl always sends the selector of a budget, which is replaced as a whole, and reports a change. The API
+        // server changes nothing.
         assert_eq!(changed, ["poddisruptionbudget.policy/mcp-entra-operator configured"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a control plane with a node that runs the product's programs, and Helm.
+//! Shared test bed: a control plane with a node that runs the product's programs, and Helm.
 
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,14 @@ impl Bed {
         let node = Node::start(&plane, &supervisor, "node", images).await?;
         let helm = Helm::with_kubeconfig(&supervisor, plane.kubeconfig()).await?;
         let bed = Self { client: plane.client()?, plane, node, helm, supervisor };
-        // Where nothing runs that the restricted Pod Security Standard forbids.
+        // A namespace that refuses everything that the restricted Pod Security Standard forbids.
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let metadata = json!({"name": OPERATOR.0, "labels": labels});
         bed.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})).await?;
         Ok(bed)
     }
 
-    /// Installs or upgrades the release of the quickstart to that chart, and waits until it is ready.
+    /// Installs or upgrades the release of the quickstart with this chart, and waits until it is ready.
     pub(crate) async fn release(&self, action: &str, chart: &str, more: &[&str]) -> anyhow::Result<String> {
         let usual = [action, "mcp-entra", chart, "--namespace", OPERATOR.0, "--wait", "--timeout=2m"];
         self.helm.run(&[&usual[..], &["--set", REGISTRY_VALUE], more].concat()).await
@@ -45,7 +45,7 @@ impl Bed {
         api(&self.client, kind, namespace)
     }
 
-    /// Applies as a person with kubectl does.
+    /// Applies manifests with kubectl.
     pub(crate) async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {
         apply(&self.client, object).await
     }
@@ -66,14 +66,14 @@ impl Bed {
         .await;
     }
 
-    /// What a container of the operator is started with.
+    /// Arguments of the operator's container.
     pub(crate) async fn arguments(&self) -> Vec<String> {
         let deployment = self.api("Deployment", OPERATOR.0).get(OPERATOR.1).await.unwrap();
         serde_json::from_value(deployment.data["spec"]["template"]["spec"]["containers"][0]["args"].clone()).unwrap()
     }
 }
 
-/// The kinds that tests look at.
+/// Kinds that tests read.
 pub(crate) fn api(client: &kube::Client, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let (group, version) = match kind {
         "McpServer" | "McpRoleMapping" | "ClusterMcpRoleMapping" => ("mcp-entra.dev", "v1alpha1"),
@@ -100,7 +100,7 @@ pub(crate) async fn apply(client: &kube::Client, object: &Value) -> kube::Result
     api.patch(text("/metadata/name"), &parameters, &Patch::Apply(object)).await
 }
 
-/// The McpServer of the examples, there.
+/// Returns the example's McpServer, in this namespace.
 pub(crate) fn mk_server(namespace: &str) -> Value {
     json!({
         "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpServer",
@@ -112,7 +112,7 @@ pub(crate) fn mk_server(namespace: &str) -> Value {
     })
 }
 
-/// A mapping of either kind, there.
+/// Returns a mapping of either kind, in this namespace.
 pub(crate) fn mk_mapping(kind: &str, namespace: &str) -> Value {
     let mut mapping = json!({
         "apiVersion": "mcp-entra.dev/v1alpha1", "kind": kind,
@@ -130,16 +130,16 @@ pub(crate) fn mk_mapping(kind: &str, namespace: &str) -> Value {
     mapping
 }
 
-/// Polls until the condition holds; fails the test with what was awaited after a minute.
+/// Polls until the condition holds. After a minute, it fails the test with the awaited condition.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// A cluster that the chart is installed in as the quickstart says, for tests that only look.
+/// Cluster with the chart installed as in the quickstart, for tests that only read.
 pub(crate) async fn installed() -> &'static Bed {
     static INSTALLED: Shared<Bed> = Shared::new();
     let start = || {

@@ -1,4 +1,4 @@
-//! What stands once the chart is installed.
+//! Tests of an installed chart.
 
 use testbed::chart::{OPERATOR, REGISTRY_VALUE, chart};
 
@@ -18,7 +18,7 @@ async fn the_installed_operators_are_available_and_a_server_is_reconciled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_test_says_who_leads() {
+async fn helm_test_prints_the_leader() {
     let bed = installed().await;
     let told = bed.helm.run(&["test", "mcp-entra", "--namespace", OPERATOR.0, "--logs"]).await.unwrap();
     assert!(told.contains("Succeeded"), "{told}");
@@ -27,7 +27,7 @@ async fn helm_test_says_who_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_test_fails_where_rights_are_missing_and_names_them() {
+async fn helm_test_fails_for_missing_rights_and_names_them() {
     let bed = Bed::start().await.unwrap();
     let release = ["install", "mcp-entra", &chart(), "--namespace", OPERATOR.0, "--set", REGISTRY_VALUE];
     bed.helm.run(&[&release[..], &["--set=rbac.create=false"]].concat()).await.unwrap();
@@ -37,7 +37,7 @@ async fn helm_test_fails_where_rights_are_missing_and_names_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_notes_name_the_next_command_and_what_is_open() {
+async fn the_notes_name_the_next_command_and_the_open_settings() {
     let bed = installed().await;
     let notes = bed.helm.run(&["get", "notes", "mcp-entra", "--namespace", OPERATOR.0]).await.unwrap();
     for expected in [
@@ -50,7 +50,7 @@ async fn the_notes_name_the_next_command_and_what_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_release_that_watches_the_same_is_refused() {
+async fn a_second_release_that_watches_the_same_namespaces_is_refused() {
     let bed = installed().await;
     let second = ["install", "second", &chart(), "--namespace", "second", "--create-namespace"];
     let values = ["--set", REGISTRY_VALUE, "--set=crds.install=false", "--set=rbac.teamRoles=false"];

@@ -1,4 +1,4 @@
-//! What upgrades, a rollback and the end of a release change, and what they leave.
+//! Tests of upgrades, a rollback and an uninstallation of a release.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use testbed::chart::{OPERATOR, chart};
 
 use crate::bed::{Bed, mk_server, until};
 
-/// The chart as it was before McpServers could be suspended.
+/// Chart of an earlier version, before McpServers could be suspended.
 fn older_chart(folder: &Path) -> PathBuf {
     let older = folder.join("older");
     copy(Path::new(&chart()), &older);
@@ -21,7 +21,7 @@ fn older_chart(folder: &Path) -> PathBuf {
     older
 }
 
-/// Copies a folder, and what its links lead to.
+/// Copies a folder, and the targets of its links.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -41,7 +41,7 @@ fn mk_suspended() -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_brings_fields_and_arguments_that_are_new_and_a_rollback_takes_them_back() {
+async fn an_upgrade_adds_new_fields_and_arguments_and_a_rollback_removes_them() {
     let bed = Bed::start().await.unwrap();
     let older = older_chart(bed.supervisor.folder());
     bed.release("install", older.to_str().unwrap(), &[]).await.unwrap();
@@ -63,9 +63,9 @@ async fn an_upgrade_brings_fields_and_arguments_that_are_new_and_a_rollback_take
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_without_the_hosts_in_use_fails_in_words_and_deletes_nothing() {
+async fn an_upgrade_without_the_hosts_in_use_fails_with_a_message_and_deletes_nothing() {
     let bed = Bed::start().await.unwrap();
-    // A release without a list is installed, and refuses hosts; one that only asks for a host holds no upgrade up.
+    // A release without a list refuses hosts. A server that only requests a host does not block an upgrade.
     let notes = bed.release("install", &chart(), &[]).await.unwrap();
     assert!(notes.contains("No McpServer can be exposed, since allowedHosts is empty"), "{notes}");
     let mut server = mk_server("default");
@@ -95,7 +95,7 @@ async fn an_upgrade_without_the_hosts_in_use_fails_in_words_and_deletes_nothing(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_release_leaves_kinds_and_servers_and_one_that_comes_again_takes_them_over() {
+async fn a_removed_release_leaves_kinds_and_servers_and_a_new_one_adopts_them() {
     let bed = Bed::start().await.unwrap();
     bed.release("install", &chart(), &[]).await.unwrap();
     bed.apply(&mk_server("default")).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_removed_release_leaves_kinds_and_servers_and_one_that_comes_again_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kinds_that_somebody_else_applied_are_taken_over_when_helm_is_told_to() {
+async fn helm_adopts_kinds_that_were_applied_by_other_means_if_requested() {
     let bed = Bed::start().await.unwrap();
     for definition in custom_resource_definitions().unwrap() {
         bed.apply(&serde_json::to_value(definition).unwrap()).await.unwrap();
@@ -134,7 +134,7 @@ async fn kinds_that_somebody_else_applied_are_taken_over_when_helm_is_told_to() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_that_does_not_keep_its_kinds_takes_them_and_the_servers_along() {
+async fn the_removal_of_a_release_that_does_not_keep_its_kinds_deletes_them_and_the_servers() {
     let bed = Bed::start().await.unwrap();
     bed.release("install", &chart(), &["--set=crds.keep=false"]).await.unwrap();
     bed.apply(&mk_server("default")).await.unwrap();

@@ -1,6 +1,6 @@
-//! The charts, rendered and installed by real Helm on real API servers. What a test does to a release it does to one of
-//! its own, on a control plane of its own; those that only look share one, and guardrails another.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Tests of the charts, rendered and installed by real Helm on real API servers. A test that changes a release has its
+//! own release, on its own control plane. Tests that only read share one, and guardrails another.
+#![cfg(test)] // without this, clippy does not recognise helper functions of tests
 
 mod applied;
 mod bed;

@@ -1,4 +1,4 @@
-//! Alerts and dashboard ask for what operator and servers really export, and each alert says what to do next.
+//! Tests that alerts and dashboard use exported metrics, and that each alert has instructions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -18,15 +18,15 @@ use crate::values;
 /// Labels that a scrape adds.
 const OF_A_SCRAPE: [&str; 2] = ["namespace", "pod"];
 
-/// The labels of each exported metric.
+/// Labels of each exported metric.
 type Exported = BTreeMap<String, BTreeSet<String>>;
 
-/// Reads the metrics of the text format, as Prometheus names them.
+/// Parses the metrics of the text format, with the names that Prometheus uses.
 fn read(text: &str, into: &mut Exported) {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
         let labels = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(labels, _)| labels);
-        // No value of ours has a comma or an equals sign in it.
+        // Our label values have no comma and no equals sign.
         let labels = labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned());
         into.entry(name.to_owned()).or_default().extend(labels);
     }
@@ -46,7 +46,7 @@ async fn exported() -> Exported {
     exported
 }
 
-/// The metrics that an expression asks for, each with the labels by which it is chosen.
+/// Returns the metrics in an expression, each with its label matchers.
 #[derive(Default)]
 struct Asked(Vec<(String, Vec<String>)>);
 
@@ -55,7 +55,7 @@ impl Asked {
         let parsed = parser::parse(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
         let mut asked = Self::default();
         let Ok(_) = walk_expr(&mut asked, &parsed);
-        assert!(!asked.0.is_empty(), "{expression} asks for nothing");
+        assert!(!asked.0.is_empty(), "{expression} uses no metric");
         asked
     }
 
@@ -81,7 +81,7 @@ impl ExprVisitor for Asked {
 #[track_caller]
 fn assert_exported(exported: &Exported, expression: &str) {
     for (metric, labels) in Asked::of(expression).0 {
-        let known = exported.get(&metric).unwrap_or_else(|| panic!("nobody exports {metric}: {expression}"));
+        let known = exported.get(&metric).unwrap_or_else(|| panic!("{metric} is not exported: {expression}"));
         for label in labels {
             assert!(known.contains(&label) || OF_A_SCRAPE.contains(&&*label), "{metric} has no {label}: {expression}");
         }
@@ -100,7 +100,7 @@ async fn alerts() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_alert_asks_for_what_is_exported_in_the_namespace_of_the_release() {
+async fn every_alert_uses_exported_metrics_in_the_namespace_of_the_release() {
     let exported = exported().await;
     for alert in alerts().await {
         let expression = alert["expr"].as_str().unwrap();
@@ -111,7 +111,7 @@ async fn every_alert_asks_for_what_is_exported_in_the_namespace_of_the_release()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_panel_asks_for_what_is_exported() {
+async fn every_panel_uses_exported_metrics() {
     let exported = exported().await;
     let dashboard = rendered("ConfigMap", "mcp-entra-operator-dashboard").await;
     assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
@@ -125,7 +125,7 @@ async fn every_panel_asks_for_what_is_exported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_exported_is_asked_for_by_an_alert_or_a_panel() {
+async fn every_exported_metric_is_in_an_alert_or_a_panel() {
     let shown = fs::read_to_string(repository("charts/mcp-entra/dashboards/mcp-entra.json")).unwrap()
         + &fs::read_to_string(repository("charts/mcp-entra/alerts/mcp-entra.yaml")).unwrap();
     let ours = exported().await.into_keys().filter(|metric| !metric.ends_with("_sum") && !metric.ends_with("_count"));
@@ -134,7 +134,7 @@ async fn whatever_is_exported_is_asked_for_by_an_alert_or_a_panel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_alert_says_what_is_wrong_what_to_do_next_and_where_more_is_written() {
+async fn every_alert_names_the_problem_the_next_step_and_a_document() {
     let alerts = alerts().await;
     let names: BTreeSet<&str> = alerts.iter().map(|alert| alert["alert"].as_str().unwrap()).collect();
     assert_eq!(names.len(), alerts.len());
@@ -149,7 +149,7 @@ async fn every_alert_says_what_is_wrong_what_to_do_next_and_where_more_is_writte
 }
 
 #[test]
-fn a_metric_that_nobody_exports_and_a_label_that_it_lacks_are_found() {
+fn missing_metrics_and_labels_are_found() {
     let mut exported = Exported::new();
     read("# TYPE a counter\na_total{kind=\"McpServer\",code=\"200\"} 1\nb 2\n", &mut exported);
     assert_exported(&exported, "sum by (kind) (rate(a_total{kind=\"x\",namespace=\"y\"}[5m])) > 0 and b");

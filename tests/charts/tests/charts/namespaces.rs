@@ -1,4 +1,4 @@
-//! Releases that watch some namespaces, beside each other.
+//! Tests of parallel releases that each watch some namespaces.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const SECOND: [&str; 4] =
     ["--set=image.registry=localhost", "--set=crds.install=false", "--set=rbac.teamRoles=false", "--set=replicas=1"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn releases_look_after_their_own_namespaces_alone_and_none_after_anothers() {
+async fn each_release_reconciles_only_its_own_namespaces() {
     let bed = Bed::start().await.unwrap();
     for namespace in ["one", "two", "nobodys"] {
         bed.namespace(namespace).await;
@@ -34,14 +34,14 @@ async fn releases_look_after_their_own_namespaces_alone_and_none_after_anothers(
     }
     bed.until_condition("one", "graph", "Programmed").await;
     bed.until_condition("two", "graph", "Programmed").await;
-    // Nothing can be awaited that must not happen.
+    // A change that must not happen cannot be awaited.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let nobodys = bed.api("McpServer", "nobodys").get("graph").await.unwrap();
     let status = &nobodys.data["status"];
     assert_eq!(
         (&status["observedGeneration"], &status["conditions"]),
         (&json!(-1), &json!(null)),
-        "nobody looks at it"
+        "no release reconciles it"
     );
     for release in [["mcp-entra", OPERATOR.0], ["second", "second"]] {
         let [name, namespace] = release;

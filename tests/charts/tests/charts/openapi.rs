@@ -1,5 +1,5 @@
-//! What the charts render, held to the schemas of the oldest and the newest Kubernetes, and of the kinds that others bring.
-//! No field is let pass that the schema does not know, which an API server would drop in silence.
+//! Validation of the rendered charts with the schemas of the oldest and the newest supported Kubernetes, and of
+//! third-party kinds.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use crate::values;
 
 const COMPONENTS: &str = "#/components/schemas/";
 
-/// The objects that the chart renders with values, the kinds among them, for that version of Kubernetes.
+/// Returns the objects that the chart renders with these values for this version of Kubernetes, including the kinds.
 pub(crate) async fn render(values: &Value, version: &str) -> Vec<Value> {
     let helm = Helm::offline(&Supervisor::start().unwrap()).await.unwrap();
     rendered(&helm, &["--kube-version", version, "--set-json", &values.to_string()]).await.unwrap()
 }
 
-/// The schemas of a version of Kubernetes, and of definitions of others; each kind's is made once.
+/// Schemas of a version of Kubernetes, and of third-party definitions. Each kind's schema is built once.
 struct Schemas {
     kubernetes: Kubernetes,
     others: Vec<Value>,
@@ -33,7 +33,7 @@ impl Schemas {
         Self { kubernetes, others: others.to_vec(), known: BTreeMap::new() }
     }
 
-    /// What is wrong with an object.
+    /// Returns the schema errors of an object.
     fn faults(&mut self, object: &Value) -> Vec<String> {
         let text = |key: &str| object[key].as_str().unwrap().to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
@@ -53,7 +53,7 @@ impl Schemas {
     }
 }
 
-/// The schema of a kind in an OpenAPI document, with all that it refers to.
+/// Returns the schema of a kind in an OpenAPI document, with all references.
 fn of_kind(document: &Value, api_version: &str, kind: &str) -> Option<Value> {
     let schemas = document["components"]["schemas"].as_object()?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -73,7 +73,7 @@ fn of_kind(document: &Value, api_version: &str, kind: &str) -> Option<Value> {
     Some(json!({"$ref": format!("{COMPONENTS}{name}"), "components": {"schemas": used}}))
 }
 
-/// The names of the schemas that one refers to.
+/// Returns the names of the schemas that a schema refers to.
 fn references(schema: &Value, into: &mut Vec<String>) {
     match schema {
         Value::String(text) => into.extend(text.strip_prefix(COMPONENTS).map(str::to_owned)),
@@ -93,14 +93,14 @@ fn of_others(definitions: &[Value], api_version: &str, kind: &str) -> Option<Val
     Some(strict(&version["schema"]["openAPIV3Schema"]))
 }
 
-/// The same schema, which knows no members but those that it names.
+/// Returns the schema with unknown members forbidden.
 fn strict(schema: &Value) -> Value {
     let Some(keywords) = schema.as_object() else { return schema.clone() };
     let mut strict_keywords: Map<String, Value> = keywords
         .iter()
         .map(|(keyword, value)| {
             let value = match keyword.as_str() {
-                // Members may be called like keywords.
+                // Members may have the names of keywords.
                 "properties" => members(value),
                 "items" | "additionalProperties" => strict(value),
                 _ => value.clone(),
@@ -125,7 +125,7 @@ async fn others() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_rendered_is_what_the_oldest_and_the_newest_kubernetes_know() {
+async fn everything_rendered_is_valid_in_the_oldest_and_the_newest_kubernetes() {
     let others = others().await;
     for (kubernetes, version) in [(Kubernetes::Oldest, "1.33.0"), (Kubernetes::Newest, "1.37.0")] {
         let mut schemas = Schemas::of(kubernetes, &others);
@@ -139,7 +139,7 @@ async fn whatever_is_rendered_is_what_the_oldest_and_the_newest_kubernetes_know(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_field_that_is_misspelt_or_missing_is_found_wherever_it_stands() {
+async fn a_misspelt_or_missing_field_is_found_at_any_depth() {
     let rendered = render(&json!({}), "1.37.0").await;
     let deployment = rendered.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let mut schemas = Schemas::of(Kubernetes::Newest, &[]);
@@ -168,7 +168,7 @@ fn a_kind_that_the_oldest_kubernetes_lacks_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kinds_of_others_are_held_to_their_definitions() {
+async fn third_party_kinds_are_validated_with_their_definitions() {
     let mut schemas = Schemas::of(Kubernetes::Oldest, &others().await);
     let mut monitor = json!({
         "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "a"},

@@ -1,4 +1,4 @@
-//! What Helm renders without a cluster.
+//! Tests of the chart's templates, rendered without a cluster.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +59,7 @@ async fn both_charts_pass_strict_lint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_chart_installs_the_kinds_of_the_code_and_helm_leaves_them_where_it_goes() {
+async fn the_chart_installs_the_kinds_of_the_code_and_helm_keeps_them_on_removal() {
     for definition in custom_resource_definitions().unwrap() {
         let name = definition.metadata.name.clone();
         for keep in [true, false] {
@@ -75,7 +75,7 @@ async fn the_chart_installs_the_kinds_of_the_code_and_helm_leaves_them_where_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_option_of_the_operator_has_a_value_and_is_one_that_the_operator_takes() {
+async fn every_option_in_the_chart_is_one_of_the_operator_and_every_option_has_a_value() {
     let arguments = arguments(&render(&mk_every_option()).await);
     let given = arguments.iter().filter_map(|argument| argument.strip_prefix("--"));
     let given: BTreeSet<_> = given.map(|option| option.split_once('=').map_or(option, |(name, _)| name)).collect();
@@ -84,7 +84,7 @@ async fn every_option_of_the_operator_has_a_value_and_is_one_that_the_operator_t
     let help = String::from_utf8(help).unwrap();
     let options = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
     let mut options: BTreeSet<_> = options.map(|line| line.split([' ', '[', '=']).next().unwrap()).collect();
-    // Of the pod itself.
+    // The pod itself determines these options.
     for own in ["operator-namespace", "identity"] {
         assert!(options.remove(own), "{own}");
     }
@@ -92,7 +92,7 @@ async fn every_option_of_the_operator_has_a_value_and_is_one_that_the_operator_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_are_given_an_option_an_entry_and_what_is_not_set_is_not_given() {
+async fn lists_become_one_option_for_each_entry_and_unset_values_none() {
     let all = arguments(&render(&mk_every_option()).await);
     for expected in ["--watch-namespace=one", "--watch-namespace=two", "--pod-monitors=release=prometheus"] {
         assert!(all.iter().any(|argument| argument == expected), "{all:?}");
@@ -103,7 +103,7 @@ async fn lists_are_given_an_option_an_entry_and_what_is_not_set_is_not_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_digest_takes_the_place_of_the_tag_and_the_tag_is_the_charts_version_otherwise() {
+async fn a_digest_replaces_the_tag_and_the_default_tag_is_the_charts_version() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let objects = render(&json!({"image": {"operator": {"digest": digest}, "server": {"tag": "next"}}})).await;
     let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
@@ -115,7 +115,7 @@ async fn a_digest_takes_the_place_of_the_tag_and_the_tag_is_the_charts_version_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_pod_meets_the_restricted_standard_and_writes_to_no_root_of_its_own() {
+async fn every_pod_meets_the_restricted_standard_with_a_read_only_root() {
     let objects = render(&json!({})).await;
     let deployment = &one(&objects, "Deployment")["spec"]["template"]["spec"];
     for spec in [deployment, &one(&objects, "Pod")["spec"]] {
@@ -131,7 +131,7 @@ async fn every_pod_meets_the_restricted_standard_and_writes_to_no_root_of_its_ow
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_its_rights_reads_in_the_cluster_where_some_namespaces_are_watched() {
+async fn with_watched_namespaces_the_only_cluster_role_may_list_and_watch() {
     let objects = render(&json!({"watchNamespaces": ["one"], "rbac": {"teamRoles": false}})).await;
     let cluster: Vec<_> = objects.iter().filter(|object| object["kind"] == "ClusterRole").collect();
     let [role] = cluster[..] else { panic!("{cluster:?}") };
@@ -141,7 +141,7 @@ async fn nothing_but_its_rights_reads_in_the_cluster_where_some_namespaces_are_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_network_policy_lets_in_monitoring_alone() {
+async fn the_network_policy_only_allows_monitoring() {
     let policy = |values: Value| async move { one(&render(&values).await, "NetworkPolicy")["spec"]["ingress"].clone() };
     assert_eq!(policy(json!({"networkPolicy": {"create": true}})).await, json!([]));
     let ingress = policy(json!({"networkPolicy": {"create": true}, "monitoringNamespaces": ["monitoring"]})).await;
@@ -151,7 +151,7 @@ async fn the_network_policy_lets_in_monitoring_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_of_a_namespace_is_in_the_releases_or_in_one_that_is_watched() {
+async fn every_namespaced_object_is_in_the_releases_namespace_or_in_a_watched_one() {
     let mut values = mk_every_option();
     values["networkPolicy"] = json!({"create": true});
     for object in render(&values).await {
@@ -164,7 +164,7 @@ async fn everything_of_a_namespace_is_in_the_releases_or_in_one_that_is_watched(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_look_like_numbers_stay_names() {
+async fn names_that_look_like_numbers_stay_strings() {
     let mut values = values::everything();
     for (pointer, value) in [
         ("/watchNamespaces", json!(["1", "0x1f"])),
@@ -195,7 +195,7 @@ async fn names_that_look_like_numbers_stay_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_and_annotations_that_the_chart_sets_itself_win_and_stand_once() {
+async fn the_charts_own_labels_and_annotations_win_and_occur_once() {
     let taken = json!({"helm.sh/chart": "x", "team": "a"});
     let annotations = json!({"kubectl.kubernetes.io/default-container": "x", "team.example/note": "a"});
     let labelled = json!({"create": true, "labels": taken});

@@ -1,4 +1,4 @@
-//! Values that are refused, and what their author is told.
+//! Tests of refused values, and their error messages.
 
 use std::{collections::BTreeSet, fs};
 
@@ -9,7 +9,7 @@ use testbed::supervisor::Supervisor;
 
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// Values that are unknown, contradict each other, or are no such things; and what of them the refusal names.
+/// Values that are unknown, contradict each other, or have the wrong type, with the part that the refusal names.
 const REFUSED: [(&str, &str); 37] = [
     (r#"{"unknown": 1}"#, "additional properties 'unknown'"),
     (r#"{"image": {"tag": "1"}}"#, "additional properties 'tag'"),
@@ -55,7 +55,7 @@ async fn helm() -> Helm {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_unknown_contradictory_or_malformed_is_refused_by_its_name() {
+async fn unknown_contradictory_and_malformed_values_are_refused_by_name() {
     let helm = helm().await;
     for (values, named) in REFUSED {
         let values = values.replace("DIGEST", DIGEST);
@@ -66,13 +66,13 @@ async fn what_is_unknown_contradictory_or_malformed_is_refused_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_registry_nothing_is_installed_and_the_value_is_named() {
+async fn without_a_registry_the_installation_fails_and_names_the_value() {
     let refusal = helm().await.refused(&["template", "mcp-entra", &chart()]).await.unwrap();
     assert!(refusal.contains("--set image.registry=registry.example.com/platform"), "{refusal}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_policy_that_would_keep_out_the_prometheus_that_is_to_scrape_is_refused() {
+async fn a_network_policy_that_would_block_the_configured_prometheus_is_refused() {
     let helm = helm().await;
     let (scraped, confined) = ("--set=monitoring.serviceMonitor.create=true", "--set=networkPolicy.create=true");
     let chart = chart();
@@ -87,7 +87,7 @@ async fn a_network_policy_that_would_keep_out_the_prometheus_that_is_to_scrape_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_without_the_link_to_the_definitions_does_not_install_nothing_in_silence() {
+async fn a_copy_of_the_chart_without_the_definitions_fails() {
     let supervisor = Supervisor::start().unwrap();
     let copy = supervisor.folder().join("mcp-entra-crds");
     fs::create_dir_all(copy.join("templates")).unwrap();
@@ -122,7 +122,7 @@ async fn values_of_an_older_chart_upgrade_or_say_in_words_what_they_lack_and_wha
         let refusal = helm.refused(&template).await.unwrap();
         assert!(refusal.contains(lacking) && refusal.contains("--reset-then-reuse-values"), "{lacking}: {refusal}");
     }
-    // What is empty by default may be absent.
+    // A value that is empty by default may be absent.
     let unset =
         ["template", "mcp-entra", &chart(), "--set", REGISTRY_VALUE, "--set=podLabels=null", "--set=affinity=null"];
     helm.run(&unset).await.unwrap();

@@ -1,4 +1,4 @@
-//! Who of a cluster's people may do what with the kinds, by the roles that come with Kubernetes and by the chart's own.
+//! Rights of people on the kinds, by the roles of Kubernetes and of the chart.
 
 use kube::Client;
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::bed::{Bed, api, apply, installed, mk_mapping, mk_server};
 
 const NAMESPACE: &str = "team";
 
-/// A person with that ClusterRole in the namespace.
+/// Returns a client with this ClusterRole in the namespace.
 async fn person(bed: &Bed, role: &str) -> Client {
     bed.namespace(NAMESPACE).await;
     let group = "rbac.authorization.k8s.io";
@@ -40,12 +40,12 @@ async fn may_write(client: &Client, kind: &str) -> bool {
     }
 }
 
-/// A name that no other test has.
+/// Returns a name that no other test has.
 fn name_of_its_own(kind: &str) -> String {
     format!("{}-{}", kind.to_lowercase(), jiff::Timestamp::now().as_nanosecond())
 }
 
-/// What of servers, mappings and cluster mappings somebody with that role may list, and may write.
+/// Returns the rights of a user with the role to list, and to write, servers, mappings and cluster mappings.
 async fn may(role: &str) -> ([bool; 3], [bool; 3]) {
     let person = person(installed().await, role).await;
     let mut may = ([false; 3], [false; 3]);
@@ -57,28 +57,28 @@ async fn may(role: &str) -> ([bool; 3], [bool; 3]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_view_a_namespace_sees_servers_and_mappings_and_writes_neither() {
+async fn a_viewer_of_a_namespace_reads_servers_and_mappings_and_writes_neither() {
     assert_eq!(may("view").await, ([true, true, false], [false, false, false]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_edit_a_namespace_writes_servers_and_no_mappings() {
+async fn an_editor_of_a_namespace_writes_servers_and_no_mappings() {
     assert_eq!(may("edit").await, ([true, true, false], [true, false, false]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_administrates_a_namespace_writes_servers_and_no_mappings() {
+async fn an_administrator_of_a_namespace_writes_servers_and_no_mappings() {
     assert_eq!(may("admin").await, ([true, true, false], [true, false, false]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_write_mappings_writes_those_of_its_namespace_alone() {
+async fn a_writer_of_mappings_writes_only_those_of_its_namespace() {
     assert_eq!(may("mcprolemapping-edit").await, ([false, true, false], [false, true, false]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cluster_mappings_are_written_by_whoever_has_their_own_role_in_the_cluster() {
-    // In a namespace it grants nothing: the kind is the cluster's.
+async fn only_their_own_cluster_role_writes_cluster_mappings() {
+    // It grants nothing in a namespace: the kind is cluster-scoped.
     assert_eq!(may("clustermcprolemapping-edit").await, ([false; 3], [false; 3]));
     let bed = installed().await;
     let group = "rbac.authorization.k8s.io";

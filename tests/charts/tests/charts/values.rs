@@ -1,4 +1,4 @@
-//! Values that the charts are rendered and installed with.
+//! Values to render and install the charts with.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use json_patch::merge;
 use serde_json::{Value, json};
 use testbed::stack::repository;
 
-/// Everything that can be switched on, with an example of whatever is empty by default.
+/// Returns values with every option enabled, and an example of each value that is empty by default.
 pub(crate) fn everything() -> Value {
     let text = fs::read_to_string(repository("charts/mcp-entra/values.yaml")).unwrap();
     let mut values: Value = serde_yaml::from_str(&text).unwrap();
@@ -44,7 +44,7 @@ pub(crate) fn everything() -> Value {
     values
 }
 
-/// Everything, in two namespaces alone.
+/// Returns the same values for two namespaces.
 pub(crate) fn namespaced() -> Value {
     let mut values = everything();
     merge(&mut values, &json!({"watchNamespaces": ["productivity", "sales"]}));

@@ -1,4 +1,4 @@
-//! What the operator's account may not, whoever uses it. It has every right here, so that RBAC refuses nothing first.
+//! Tests of `operatorBounds`. The operator's account has every right here, so that RBAC refuses nothing first.
 
 use kube::Client;
 use kube::ResourceExt;
@@ -15,7 +15,7 @@ async fn operator() -> Client {
     Guarded::get().await.as_user(OPERATOR, &[])
 }
 
-/// The pods of the team, and the name of one.
+/// Returns the pods of the team, and the name of one.
 async fn a_pod() -> (Api<DynamicObject>, String) {
     let pods = objects(&operator().await, TEAM, "v1", "Pod");
     let mut name = None;
@@ -28,7 +28,7 @@ async fn a_pod() -> (Api<DynamicObject>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_servers_pod_the_operator_changes_one_annotation_and_nothing_else() {
+async fn the_operator_changes_only_one_annotation_of_a_servers_pod() {
     let (pods, pod) = a_pod().await;
     patch(&pods, &pod, &json!({"metadata": {"annotations": {REVISION: "abc.1"}}})).await.unwrap();
     for change in [
@@ -53,7 +53,7 @@ async fn of_a_servers_pod_the_operator_changes_one_annotation_and_nothing_else()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_pods_of_others_the_operator_changes_nothing() {
+async fn the_operator_cannot_change_other_pods() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     create(&guarded.person(), &namespace, &mk_pod("nginx"), false).await.unwrap();
@@ -62,7 +62,7 @@ async fn of_pods_of_others_the_operator_changes_nothing() {
     assert_refused(patch(&pods, "probe", &nudge).await, "operator-bounds", "policy-revision");
 }
 
-/// Metadata of a child, but for what is changed.
+/// Returns the metadata of a child, with these changes.
 fn mk_child(change: impl FnOnce(&mut Value)) -> Value {
     let mut metadata = json!({
         "name": "child",
@@ -76,7 +76,7 @@ fn mk_child(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_makes_children_of_servers_and_nothing_else() {
+async fn the_operator_creates_only_children_of_servers() {
     let client = operator().await;
     let map = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
     create(&client, TEAM, &map(mk_child(|_| {})), true).await.unwrap();
@@ -92,7 +92,7 @@ async fn the_operator_makes_children_of_servers_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_writes_claims_in_its_own_namespace_and_no_other_config_map_there() {
+async fn the_operator_writes_only_claims_in_its_own_namespace() {
     let (client, system) = (operator().await, "mcp-entra-system");
     let map = |name: &str, labels: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}});
     let claim = || json!({"mcp-entra.dev/claim": "host", "app.kubernetes.io/managed-by": "mcp-entra-operator"});
@@ -105,7 +105,7 @@ async fn the_operator_writes_claims_in_its_own_namespace_and_no_other_config_map
         let answer = create(&client, namespace, &map(name, labels), true).await;
         assert_refused(answer, "operator-bounds", "claims in its own namespace");
     }
-    // A claim is not made of what is none.
+    // An object that is not a claim cannot become one.
     let maps = objects(&client, system, "v1", "ConfigMap");
     let answer = patch(&maps, "mcp-entra-operator-allowed-hosts", &json!({"metadata": {"labels": claim()}})).await;
     assert_refused(answer, "operator-bounds", "claims in its own namespace");
@@ -115,7 +115,7 @@ async fn the_operator_writes_claims_in_its_own_namespace_and_no_other_config_map
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
+async fn the_operator_adopts_only_offered_objects() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     let (person, client) = (guarded.person(), operator().await);
@@ -142,7 +142,7 @@ async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_what_the_operator_makes_nothing_means_pods_of_others_nor_leads_in_from_outside() {
+async fn children_of_the_operator_select_no_other_pods_and_add_no_entry_from_outside() {
     let client = operator().await;
     let make = async |version: &str, kind: &str, spec: &Value| {
         let child = json!({"apiVersion": version, "kind": kind, "metadata": mk_child(|_| {}), "spec": spec});
@@ -189,7 +189,7 @@ async fn of_what_the_operator_makes_nothing_means_pods_of_others_nor_leads_in_fr
     }
 }
 
-/// The Secret of a key epoch, but for what is changed.
+/// Returns the Secret of a key epoch, with these changes.
 fn mk_key(change: impl FnOnce(&mut Value)) -> Value {
     let name = "child-0123abcd-oauth-1";
     let mut secret = json!({
@@ -204,7 +204,7 @@ fn mk_key(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
+async fn the_operator_creates_only_secrets_with_keys_of_servers() {
     let (client, words) = (operator().await, "only Secrets that are keys");
     create(&client, TEAM, &mk_key(|_| {}), true).await.unwrap();
     for secret in [
@@ -227,7 +227,7 @@ async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
     ] {
         assert_refused(create(&client, TEAM, &secret, true).await, "operator-bounds", words);
     }
-    // A service account's token would be of that account.
+    // Such a Secret would contain a token of that account.
     let account = json!({"kubernetes.io/service-account.name": "default"});
     let token = mk_key(|secret| {
         secret["type"] = json!("kubernetes.io/service-account-token");
@@ -249,7 +249,7 @@ async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
     assert_refused(before, "only-operator-writes", "secrets of an McpServer (by label or owner)");
 }
 
-/// A Deployment of a child, with its pods' spec changed.
+/// Returns a Deployment of a child, with a changed spec of its pods.
 async fn ask(change: &Value) -> Answer {
     ask_labelled("mcp-entra-server", change).await
 }
@@ -276,7 +276,7 @@ async fn ask_labelled(name: &str, change: &Value) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_and_nothing_of_the_node() {
+async fn pods_of_the_operator_get_only_tokens_for_entra_no_secret_and_nothing_of_the_node() {
     let container = |more: Value| {
         let mut container =
             json!({"name": "server", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}});
@@ -324,7 +324,7 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_reads_secrets_that_are_named_for_it_in_its_own_container_and_has_no_volume_of_the_servers() {
+async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volume_of_the_server() {
     let container = |name: &str, more: Value| {
         let mut container =
             json!({"name": name, "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}});

@@ -1,5 +1,5 @@
-//! An API server of the guardrails' own, where they would stand in the way of the other tests: all in force at once, with
-//! the operator at work under them.
+//! Separate API server of the guardrails, since they would affect other tests. All of them are in force, with the
+//! running operator.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,9 +21,9 @@ use testbed::supervisor::{Child, Command, Supervisor};
 use super::images::mk_pod;
 use super::requests::{Answer, create, objects};
 
-/// Pinned, and of the registry that is allowed.
+/// Pinned image of an allowed registry.
 pub(super) const IMAGE: &str = "registry.example/mcp-entra/mcp-entra-server@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// A namespace with hosts of its own, and the servers that [`servers`] describes.
+/// Namespace with its own hosts, and the servers of [`servers`].
 pub(super) const TEAM: &str = "productivity";
 /// The operator's user name.
 pub(super) const OPERATOR: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
@@ -32,7 +32,7 @@ const SYSTEM: &str = ACCOUNT.0;
 const LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
-/// The guarded cluster of this binary.
+/// Guarded cluster of this binary.
 pub(crate) struct Guarded {
     plane: ControlPlane,
     operator_log: PathBuf,
@@ -40,28 +40,28 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// Started by whichever test comes first.
+    /// Starts with the first test.
     pub(crate) async fn get() -> &'static Self {
         static GUARDED: Shared<Guarded> = Shared::new();
         tokio::task::spawn_blocking(|| GUARDED.get_or_start(start).unwrap()).await.unwrap()
     }
 
-    /// The cluster's administrator.
+    /// Returns a client with the rights of the cluster administrator.
     pub(super) fn admin(&self) -> Client {
         self.plane.client().unwrap()
     }
 
-    /// Somebody with every right: what they are refused is refused by a guardrail.
+    /// Returns a client with every right, so that only a guardrail can refuse its requests.
     pub(super) fn person(&self) -> Client {
         self.as_user("dora", &[])
     }
 
-    /// Somebody with every right who is called that, and in those groups.
+    /// Returns a client with every right, this name and these groups.
     pub(super) fn as_user(&self, name: &str, groups: &[&str]) -> Client {
         as_user(&self.plane, name, groups)
     }
 
-    /// What the operator exports at `/metrics`.
+    /// Returns the operator's metrics from `/metrics`.
     pub(crate) async fn metrics(&self) -> String {
         let log = fs::read_to_string(&self.operator_log).unwrap();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -69,14 +69,14 @@ impl Guarded {
         reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap()
     }
 
-    /// A new namespace, for which no host is named but the default.
+    /// Creates a namespace with only the default host.
     pub(super) async fn namespace(&self) -> String {
         let new: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "other-"}})).unwrap();
         let made = Api::<Namespace>::all(self.admin()).create(&PostParams::default(), &new).await.unwrap();
         made.metadata.name.unwrap()
     }
 
-    /// Makes an McpServer, and waits until its children are applied.
+    /// Creates an McpServer, and waits until its children are applied.
     pub(super) async fn serve(&self, namespace: &str, server: &Value) {
         create(&self.person(), namespace, server, false).await.unwrap();
         programmed(&self.admin(), namespace, server["metadata"]["name"].as_str().unwrap()).await;
@@ -118,7 +118,7 @@ async fn start() -> anyhow::Result<Guarded> {
     Ok(guarded)
 }
 
-/// Every guardrail, with parameters.
+/// Returns every guardrail, with parameters.
 fn values_of_all() -> Value {
     json!({
         "crds": {"install": false},
@@ -140,7 +140,7 @@ fn values_of_all() -> Value {
     })
 }
 
-/// Two servers which between them have every kind of child.
+/// Returns two servers that have every kind of child between them.
 fn servers() -> [Value; 2] {
     let mut routed = mk_server("routed");
     routed["spec"]["autoscaling"] = json!({"minReplicas": 2, "maxReplicas": 4});
@@ -158,7 +158,7 @@ fn servers() -> [Value; 2] {
     [routed, ingress]
 }
 
-/// A sound McpServer with a client id of its own, and no exposure.
+/// Returns a valid McpServer with its own client id, and without exposure.
 pub(super) fn mk_server(name: &str) -> Value {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -177,13 +177,13 @@ pub(super) fn mk_server(name: &str) -> Value {
     })
 }
 
-/// An exposure by an Ingress that is allowed, but perhaps for its host.
+/// Returns an exposure by an Ingress. It is allowed, except possibly its host.
 pub(super) fn mk_ingress(host: &str) -> Value {
     json!({"host": host, "ingress": {"className": "https-only"}, "tls": {"secretName": "graph-tls"}})
 }
 
-/// Policies take effect some moments after they are there: waits until each refuses what it has to, by its parameters.
-/// Every probe offends one of them, since only one refusal is told.
+/// Waits until each policy refuses its probe, since policies and their parameters take effect with a delay. Every probe
+/// violates one of them, since only one refusal is reported.
 async fn in_force(plane: &ControlPlane) {
     let client = as_user(plane, "dora", &["platform"]);
     let server = |change: fn(&mut Value)| {
@@ -250,7 +250,7 @@ fn is_programmed(server: &DynamicObject) -> bool {
     conditions.any(|condition| condition["type"] == "Programmed" && condition["status"] == "True")
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 pub(super) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let limit = Instant::now() + LIMIT;
     while !so().await {

@@ -1,4 +1,4 @@
-//! Hosts, by namespace.
+//! Tests of hosts by namespace.
 
 use serde_json::json;
 
@@ -12,14 +12,14 @@ async fn ask(namespace: &str, host: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_has_its_own_hosts_and_no_neighbour_of_them() {
+async fn a_namespace_may_use_its_own_hosts_and_not_similar_ones() {
     for host in ["graph.contoso.com", "graph.mcp.contoso.com", "a.b.mcp.contoso.com"] {
         ask(TEAM, host).await.unwrap();
     }
     for host in ["mcp.contoso.com", "evilmcp.contoso.com", "graph.contoso.com.evil.example", "a.graph.contoso.com"] {
         assert_refused(ask(TEAM, host).await, "allowed-hosts", "guardrails.allowedHosts.namespaces.productivity");
     }
-    // The default is for namespaces that are not named.
+    // The default applies to namespaces that are not named.
     assert_refused(
         ask(TEAM, "a.shared.example").await,
         "allowed-hosts",
@@ -28,7 +28,7 @@ async fn a_namespace_has_its_own_hosts_and_no_neighbour_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_is_not_named_has_the_default_and_one_that_is_named_with_none_has_none() {
+async fn an_unlisted_namespace_has_the_default_hosts_and_one_with_an_empty_list_has_none() {
     let guarded = Guarded::get().await;
     let other = guarded.namespace().await;
     ask(&other, "a.shared.example").await.unwrap();
@@ -61,7 +61,7 @@ async fn a_host_cannot_be_changed_to_one_that_is_not_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrator_names_another_host_without_helm_and_takes_it_back() {
+async fn an_administrator_adds_another_host_without_helm_and_removes_it() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     assert!(ask(&namespace, "late.example").await.is_err());

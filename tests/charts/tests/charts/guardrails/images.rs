@@ -1,4 +1,4 @@
-//! Images: of registries that are listed, and pinned.
+//! Tests of images: their registries must be listed, and their digests pinned.
 
 use kube::Client;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::requests::{Answer, assert_refused, create, objects, patch, patch_part
 
 const PINNED: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-/// A pod that is nobody's, with that image.
+/// Returns a pod without an owner, with this image.
 pub(super) fn mk_pod(image: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"},
@@ -29,7 +29,7 @@ async fn ask_server(client: &Client, image: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_names_pinned_images_of_listed_registries_and_none_of_their_neighbours() {
+async fn a_server_may_only_use_pinned_images_of_listed_registries() {
     let client = Guarded::get().await.person();
     for image in [IMAGE.to_owned(), format!("registry.example:5000/any/image:1@{PINNED}")] {
         ask_server(&client, &image).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_server_names_pinned_images_of_listed_registries_and_none_of_their_nei
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_of_a_backend_counts_as_the_servers_own() {
+async fn the_image_of_a_backend_is_checked_as_the_servers_own() {
     let client = Guarded::get().await.person();
     let ask = async |image: &str| {
         let mut server = mk_server("image");
@@ -77,8 +77,8 @@ async fn the_image_of_a_backend_counts_as_the_servers_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_image_of_a_servers_pod_counts() {
-    // Of the platform's: another guardrail lets nobody else make such a pod.
+async fn every_image_of_a_servers_pod_is_checked() {
+    // By the platform: another guardrail refuses such a pod to all other users.
     let client = Guarded::get().await.as_user("dora", &["platform"]);
     create(&client, TEAM, &mk_server_pod(IMAGE), true).await.unwrap();
     for (image, guardrail) in [
@@ -112,7 +112,7 @@ async fn every_image_of_a_servers_pod_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_is_added_to_a_running_servers_pod_counts_too() {
+async fn a_container_added_to_a_running_servers_pod_is_checked_too() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     let client = guarded.as_user("dora", &["platform"]);
@@ -126,7 +126,7 @@ async fn a_container_that_is_added_to_a_running_servers_pod_counts_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_of_others_may_have_any_image_until_they_become_a_servers() {
+async fn other_pods_may_have_any_image_until_they_become_a_servers_pod() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     let client = guarded.as_user("dora", &["platform"]);

@@ -1,4 +1,4 @@
-//! What stands under the guardrails works: they are sound, and neither operator nor Kubernetes is in their way.
+//! Tests that guardrails are valid, and block neither the operator nor Kubernetes.
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -11,7 +11,7 @@ use super::managed::children;
 use super::requests::{assert_refused, create, delete, objects, patch};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_policy_is_checked_by_the_api_server_and_none_gives_a_warning() {
+async fn the_api_server_type_checks_every_policy_without_a_warning() {
     let policies = Api::<ValidatingAdmissionPolicy>::all(Guarded::get().await.admin());
     let all = policies.list(&ListParams::default()).await.unwrap();
     assert_eq!(all.items.len(), 9);
@@ -28,7 +28,7 @@ async fn every_policy_is_checked_by_the_api_server_and_none_gives_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_have_pods_and_every_kind_of_child() {
+async fn servers_get_pods_and_every_kind_of_child() {
     let guarded = Guarded::get().await;
     let kinds = children(guarded).await;
     assert_eq!(kinds.len(), 12, "{kinds:?}");
@@ -40,7 +40,7 @@ async fn servers_have_pods_and_every_kind_of_child() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_deleted_takes_all_that_it_owned_with_it() {
+async fn the_deletion_of_a_server_deletes_its_children() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     guarded.serve(&namespace, &mk_server("gone")).await;
@@ -55,7 +55,7 @@ async fn a_server_that_is_deleted_takes_all_that_it_owned_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_is_deleted_takes_its_servers_with_it() {
+async fn the_deletion_of_a_namespace_deletes_its_servers() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     guarded.serve(&namespace, &mk_server("gone")).await;
@@ -65,7 +65,7 @@ async fn a_namespace_that_is_deleted_takes_its_servers_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_offered_is_adopted_and_from_then_on_kept_from_whoever_offered_it() {
+async fn offered_objects_are_adopted_and_then_protected_from_their_former_owner() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     let person = guarded.person();
@@ -81,13 +81,13 @@ async fn what_is_offered_is_adopted_and_from_then_on_kept_from_whoever_offered_i
     assert_refused(delete(&services, "offered").await, "only-operator-writes", "dora");
 }
 
-/// Leaves a namespace out of the guardrails, or not, and waits until it is so.
+/// Excludes a namespace from the guardrails, or includes it, and waits for the effect.
 async fn guard(guarded: &Guarded, namespace: &str, is_guarded: bool) {
     let namespaces = Api::<Namespace>::all(guarded.admin());
     let value = (!is_guarded).then_some("true");
     let label = Patch::Merge(json!({"metadata": {"labels": {"mcp-entra.dev/unguarded": value}}}));
     namespaces.patch(namespace, &Default::default(), &label).await.unwrap();
-    // Every policy looks at the same label of the namespace, as the API server has seen it.
+    // Every policy uses the same label of the namespace, as the API server sees it.
     until("the API server has seen the label", async || {
         create(&guarded.person(), namespace, &mk_foreign_server(), true).await.is_err() == is_guarded
     })
@@ -100,20 +100,20 @@ fn mk_foreign_server() -> Value {
     server
 }
 
-/// Of a registry that is not allowed.
+/// Image of a registry that is not allowed.
 fn foreign_image() -> String {
     IMAGE.replace("registry", "other")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_the_selector_leaves_out_is_not_guarded_but_for_the_bounds_of_the_operator() {
+async fn only_the_operators_bounds_apply_in_a_namespace_that_the_selector_excludes() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     assert!(create(&guarded.person(), &namespace, &mk_foreign_server(), true).await.is_err());
     guard(guarded, &namespace, false).await;
     let operator = guarded.as_user(OPERATOR, &[]);
     assert_refused(create(&operator, &namespace, &mk_pod(IMAGE), true).await, "operator-bounds", "policy-revision");
-    // A label of anything else is none of the namespace.
+    // The label has an effect only on a namespace.
     let servers = objects(&guarded.person(), TEAM, "mcp-entra.dev/v1alpha1", "McpServer");
     let image = foreign_image();
     let labelled = json!({"metadata": {"labels": {"mcp-entra.dev/unguarded": "true"}}, "spec": {"image": image}});
@@ -121,7 +121,7 @@ async fn a_namespace_that_the_selector_leaves_out_is_not_guarded_but_for_the_bou
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stood_there_before_a_guardrail_is_labelled_nudged_and_deleted_and_refused_with_its_next_change() {
+async fn objects_older_than_a_guardrail_are_labelled_nudged_and_deleted_and_their_next_change_is_refused() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     guard(guarded, &namespace, false).await;

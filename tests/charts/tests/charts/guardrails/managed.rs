@@ -1,4 +1,4 @@
-//! What an McpServer owns is the operator's to write.
+//! Tests of `onlyOperatorWrites`.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -49,7 +49,7 @@ async fn a_pod(guarded: &Guarded) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_every_kind_of_child_nobody_else_writes_one() {
+async fn only_the_operator_writes_each_kind_of_child() {
     let guarded = Guarded::get().await;
     let (person, platform) = (guarded.person(), guarded.as_user("dora", &["platform"]));
     let restorer = guarded.as_user("restorer", &[]);
@@ -81,7 +81,7 @@ fn mk_owner(kind: &str, version: &str, controller: bool) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_passed_off_as_a_child_by_a_label_or_an_owner_and_what_resembles_one_is_free() {
+async fn others_cannot_create_fake_children_by_label_or_owner_and_can_create_similar_objects() {
     let client = Guarded::get().await.person();
     for metadata in [
         json!({"labels": {"app.kubernetes.io/managed-by": "mcp-entra-operator"}}),
@@ -104,7 +104,7 @@ async fn nothing_is_passed_off_as_a_child_by_a_label_or_an_owner_and_what_resemb
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_label_is_put_on_later() {
+async fn the_label_cannot_be_added_later() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     let person = guarded.person();
@@ -117,7 +117,7 @@ async fn no_label_is_put_on_later() {
     assert_refused(patch(&pods, "probe", &change).await, "only-operator-writes", "pods of an McpServer");
 }
 
-/// A workload of each kind that makes pods, whose pods bear that label.
+/// Returns a workload of each kind that creates pods, with this label on its pods.
 fn mk_workloads(labels: &Value) -> Vec<Value> {
     let template = |restarts: &str| {
         let mut spec = mk_pod(IMAGE)["spec"].clone();
@@ -144,7 +144,7 @@ fn mk_workloads(labels: &Value) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_pod_to_which_a_servers_service_would_send_its_callers_is_made_by_anybody_else() {
+async fn others_cannot_create_pods_that_a_servers_service_selects() {
     let client = Guarded::get().await.person();
     let selected = json!({"app.kubernetes.io/name": "mcp-entra-server", "app.kubernetes.io/instance": "routed"});
     for workload in mk_workloads(&selected) {
@@ -160,7 +160,7 @@ async fn no_pod_to_which_a_servers_service_would_send_its_callers_is_made_by_any
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_servers_pods_may_go_and_their_number_change_but_not_what_they_are() {
+async fn a_servers_pods_may_be_deleted_and_scaled_but_not_changed() {
     let guarded = Guarded::get().await;
     let person = guarded.person();
     let (pod, pods) = (a_pod(guarded).await, objects(&person, TEAM, "v1", "Pod"));
@@ -188,7 +188,7 @@ async fn a_servers_pods_may_go_and_their_number_change_but_not_what_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_or_mapping_says_of_itself_is_the_operators_to_write() {
+async fn only_the_operator_writes_the_status_of_servers_and_mappings() {
     let guarded = Guarded::get().await;
     let ready = json!({"status": {"replicas": 7}});
     let servers = |client| objects(&client, TEAM, "mcp-entra.dev/v1alpha1", "McpServer");
@@ -201,7 +201,7 @@ async fn what_a_server_or_mapping_says_of_itself_is_the_operators_to_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubernetes_own_controllers_are_let_and_other_accounts_beside_them_or_called_alike_are_not() {
+async fn only_the_controllers_of_kubernetes_are_exempt_and_not_accounts_with_similar_names() {
     let guarded = Guarded::get().await;
     let accounts = |name: &str| {
         let groups: &[&str] = match name.split(':').nth(2) {

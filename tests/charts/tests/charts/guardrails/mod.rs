@@ -1,4 +1,4 @@
-//! The guardrails: what each lets in, and the neighbour that it keeps out.
+//! Tests of the guardrails: requests that each allows, and the most similar ones that it refuses.
 
 mod bounds;
 pub(crate) mod cluster;

@@ -1,4 +1,5 @@
-//! Children that a deletion left without an owner: the operator withdraws their rights, people say whose they become.
+//! Tests of children without an owner after a deletion. The operator withdraws their rights; people decide about their
+//! new owner.
 
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use super::requests::{assert_refused, create, delete, objects, patch};
 
 const DENY_ALL: &str = r#"{"grants":[]}"#;
 
-/// An object with the labels of a child, and without an owner.
+/// Returns an object with the labels of a child, and without an owner.
 fn mk_orphan(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
     let labels = json!({
         "app.kubernetes.io/managed-by": "mcp-entra-operator",
@@ -20,14 +21,14 @@ fn mk_orphan(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
     orphan
 }
 
-/// The object with a finalizer that nobody removes: it stays, though the operator or the garbage collector deletes it. An
-/// object that is being deleted can lose a finalizer, and gets no other one.
+/// Adds a finalizer that is never removed, so that the object stays although the operator or the garbage collector
+/// deletes it. Finalizers of a terminating object can be removed, but not added.
 fn held(mut object: Value) -> Value {
     object["metadata"]["finalizers"] = json!(["example.com/held"]);
     object
 }
 
-/// A namespace with orphans of the server graph, and objects that resemble them.
+/// Namespace with orphans of the server graph, and similar objects.
 async fn orphaned(guarded: &Guarded) -> String {
     let namespace = guarded.namespace().await;
     let restorer = guarded.as_user("restorer", &[]);
@@ -59,7 +60,7 @@ async fn orphaned(guarded: &Guarded) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_an_orphaned_policy_the_operator_withdraws_all_rights_and_changes_nothing_else() {
+async fn the_operator_only_withdraws_all_rights_of_an_orphaned_policy() {
     let guarded = Guarded::get().await;
     let namespace = orphaned(guarded).await;
     let maps = objects(&guarded.as_user(OPERATOR, &[]), &namespace, "v1", "ConfigMap");
@@ -92,7 +93,7 @@ async fn of_an_orphaned_policy_the_operator_withdraws_all_rights_and_changes_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_orphans_the_operator_deletes_what_leads_to_them_and_nothing_else() {
+async fn the_operator_only_deletes_orphans_that_are_routes() {
     let guarded = Guarded::get().await;
     let namespace = orphaned(guarded).await;
     let operator = guarded.as_user(OPERATOR, &[]);
@@ -106,7 +107,7 @@ async fn of_orphans_the_operator_deletes_what_leads_to_them_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_orphans_people_change_the_annotation_that_gives_them_away_and_nothing_else() {
+async fn people_may_only_change_the_annotation_of_orphans_that_offers_them() {
     let guarded = Guarded::get().await;
     let namespace = orphaned(guarded).await;
     let person = guarded.person();
@@ -156,7 +157,7 @@ async fn of_orphans_people_change_the_annotation_that_gives_them_away_and_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_server_is_deleted_in_a_way_that_orphans_its_children() {
+async fn a_deletion_that_orphans_the_children_of_a_server_is_refused() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
     let person = guarded.person();

@@ -1,4 +1,4 @@
-//! Requests that change nothing, but for those that say so, and what the API server answers.
+//! Requests to the API server and their answers. They change nothing, except those that say so.
 
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -6,7 +6,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use serde_json::Value;
 
-/// The object, or the refusal.
+/// Object, or refusal.
 pub(super) type Answer = Result<DynamicObject, String>;
 
 /// A client for the objects of a kind.
@@ -41,7 +41,7 @@ pub(super) async fn patch(api: &Api<DynamicObject>, name: &str, change: &Value) 
     api.patch(name, &parameters, &Patch::Merge(change)).await.map_err(words)
 }
 
-/// Merges something into a part of an object that has a path of its own.
+/// Merges something into a subresource of an object.
 pub(super) async fn patch_part(api: &Api<DynamicObject>, name: &str, part: &str, change: &Value) -> Answer {
     let parameters = PatchParams { dry_run: true, ..PatchParams::default() };
     api.patch_subresource(part, name, &parameters, &Patch::Merge(change)).await.map_err(words)
@@ -53,16 +53,16 @@ pub(super) async fn delete(api: &Api<DynamicObject>, name: &str) -> Result<(), S
     api.delete(name, &parameters).await.map(drop).map_err(words)
 }
 
-/// Deletes all there are.
+/// Deletes all objects of the kind.
 pub(super) async fn delete_all(api: &Api<DynamicObject>) -> Result<(), String> {
     let parameters = DeleteParams { dry_run: true, ..DeleteParams::default() };
     api.delete_collection(&parameters, &Default::default()).await.map(drop).map_err(words)
 }
 
-/// Holds an answer to a refusal of that guardrail with those words.
+/// Asserts that the answer is a refusal of this guardrail with this message.
 #[track_caller]
 pub(super) fn assert_refused<T: std::fmt::Debug>(answer: Result<T, String>, guardrail: &str, words: &str) {
-    let refusal = answer.expect_err("it was let in");
+    let refusal = answer.expect_err("it was allowed");
     let policy = format!("ValidatingAdmissionPolicy 'mcp-entra-operator-{guardrail}'");
     assert!(refusal.contains(&policy) && refusal.contains(words), "{refusal}");
 }

@@ -1,4 +1,4 @@
-//! TLS: exposures that could be served in plain text.
+//! Tests of TLS: exposures that could be served in plain text.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn mk_gateway(ends_tls: bool) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ingress_is_of_a_class_that_is_known_to_serve_https_only() {
+async fn an_ingress_must_have_a_listed_class_that_serves_https_only() {
     ask(mk_ingress("tls.mcp.contoso.com")).await.unwrap();
     let mut plain = mk_ingress("tls.mcp.contoso.com");
     for class in [json!("nginx"), json!("https"), json!("https-only-not")] {
@@ -31,7 +31,7 @@ async fn an_ingress_is_of_a_class_that_is_known_to_serve_https_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_ends_tls_or_the_server_brings_a_certificate() {
+async fn a_gateway_terminates_tls_or_the_server_has_a_certificate() {
     ask(mk_gateway(true)).await.unwrap();
     assert_refused(ask(mk_gateway(false)).await, "require-tls", "must not be false");
     let mut own = mk_gateway(true);

@@ -1,4 +1,4 @@
-//! What becomes of the guardrails' values, without a cluster.
+//! Tests of the guardrails' values, rendered without a cluster.
 
 use serde_json::{Value, json};
 use testbed::chart::{REGISTRY_VALUE, chart, rendered};
@@ -25,13 +25,13 @@ fn bindings(objects: &[Value]) -> Vec<&Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_is_on_by_default() {
+async fn no_guardrail_is_enabled_by_default() {
     let objects = render(&json!({})).await;
     assert!(!objects.is_empty() && bindings(&objects).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_some_namespaces_are_watched_guardrails_hold_there_alone_beside_those_of_other_releases() {
+async fn guardrails_apply_only_in_the_watched_namespaces_of_their_release() {
     let objects = render(&values::namespaced()).await;
     for binding in bindings(&objects) {
         let selector = &binding["spec"]["matchResources"]["namespaceSelector"];
@@ -55,7 +55,7 @@ async fn where_some_namespaces_are_watched_guardrails_hold_there_alone_beside_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_refuse_the_image_that_servers_have_by_default_is_no_guardrail() {
+async fn a_guardrail_that_would_refuse_the_default_image_is_refused() {
     let digests = |actions: Value| json!({"guardrails": {"requireDigests": {"enabled": true, "actions": actions}}});
     assert!(refused(&digests(json!(["Deny"]))).await.contains("set image.server.digest"));
     assert_eq!(bindings(&render(&digests(json!(["Warn", "Audit"]))).await).len(), 2);
@@ -68,7 +68,7 @@ async fn what_would_refuse_the_image_that_servers_have_by_default_is_no_guardrai
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binding_does_what_its_value_says_and_two_answers_at_once_are_no_value() {
+async fn a_binding_has_the_actions_of_its_value_and_two_actions_are_refused() {
     let tls = |actions: Value| json!({"guardrails": {"requireTls": {"enabled": true, "actions": actions}}});
     for actions in [json!(["Deny"]), json!(["Warn", "Audit"]), json!(["Deny", "Audit"])] {
         assert_eq!(bindings(&render(&tls(actions.clone())).await)[0]["spec"]["validationActions"], actions);
