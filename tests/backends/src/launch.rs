@@ -17,8 +17,8 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A command in a process group of its own, with pipes for stdin and stdout. stderr is discarded. The process is killed
-    /// when its handle is dropped, what it has started is not.
+    /// A command in its own process group, with pipes for stdin and stdout. stderr is discarded. The process is killed
+    /// when its handle is dropped; its child processes are not.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);

@@ -30,7 +30,7 @@ pub enum Public {
     Sqlite,
     /// PyPI `mcp-server-calculator`: one tool that evaluates an expression.
     Calculator,
-    /// PyPI `fastmcp` with `python/greeter.py`, which tells the caller's assertion.
+    /// PyPI `fastmcp` with `python/greeter.py`, which returns the caller's assertion.
     Greeter,
 }
 
@@ -71,7 +71,7 @@ impl Public {
                 python("servers", &["-m", "mcp_server_git", "-r", &text(&repository)?])
             }
             Self::Sqlite => {
-                // It does not run as a module.
+                // The package cannot run as a module.
                 script("servers-of-sdk-1", "mcp-server-sqlite", &["--db-path", &file("sqlite.db")?])
             }
             Self::Calculator => python("servers-of-sdk-1", &["-m", "mcp_server_calculator"]),
@@ -82,7 +82,7 @@ impl Public {
     /// Starts the server over streamable HTTP on a free port, and waits until it accepts connections.
     ///
     /// # Errors
-    /// As [`Self::launch`]. Also if the server speaks stdio alone, or does not start in 120 seconds.
+    /// Same as [`Self::launch`]. Also if the server speaks stdio alone, or does not start in 120 seconds.
     pub async fn start_http(self, scratch: &Path) -> anyhow::Result<HttpBackend> {
         HttpBackend::start(scratch, |port| self.launch_http(port)).await
     }
@@ -90,7 +90,7 @@ impl Public {
     /// Returns the command line of the server over streamable HTTP at `/mcp`.
     ///
     /// # Errors
-    /// As [`Self::launch`]. Also if the server speaks stdio alone.
+    /// Same as [`Self::launch`]. Also if the server speaks stdio alone.
     pub fn launch_http(self, port: u16) -> anyhow::Result<Launch> {
         match self {
             Self::Everything => {
@@ -195,7 +195,7 @@ fn script(list: &str, name: &str, args: &[&str]) -> anyhow::Result<Launch> {
     Ok(launch)
 }
 
-/// The folder of what is installed: one for all worktrees, as of the programs that are built from Go modules.
+/// The folder of installed servers. All worktrees share it, as for the programs that are built from Go modules.
 fn cache() -> anyhow::Result<PathBuf> {
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));

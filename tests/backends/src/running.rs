@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::Launch;
 
-/// The time that a server may take until it accepts connections.
+/// Time limit until a server accepts connections.
 const START: Duration = Duration::from_secs(120);
-/// Attempts, since somebody else may take a free port before the server does.
+/// Attempts, since another process may take a free port before the server does.
 const ATTEMPTS: u8 = 3;
 
 /// A backend that listens. Its process group is killed when this is dropped.
@@ -48,7 +48,7 @@ impl HttpBackend {
         format!("http://127.0.0.1:{}{}", self.port, self.path)
     }
 
-    /// The id of its process, unless that has been awaited.
+    /// The id of its process, unless the process has ended.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -81,7 +81,7 @@ impl HttpBackend {
 
     fn kill_group(&self) {
         let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
-        // The group may be gone already.
+        // The group may have ended already.
         killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
     }
 }

@@ -1,8 +1,8 @@
-//! Installs programs that nobody here wrote, as lists pin them: once for each state of a list, from wherever pip and npm
-//! fetch packages here.
+//! Installation of third-party programs, pinned by lists. Each state of a list is installed once, from the package
+//! sources of pip and npm on this machine.
 //!
-//! The lists in this package's own folder are of MCP clients, and of what drives a browser. `overrides` in `package.json`
-//! holds back a version that names a package which cannot be had.
+//! The lists in this package's own folder are of MCP clients, and of a browser driver. `overrides` in `package.json`
+//! holds back a version that depends on an unavailable package.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 /// The folder of the MCP clients' lists and scripts.
 pub const MCP_CLIENTS: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Returns the interpreter of a virtual environment with what `requirements.txt` in `lists` pins.
+/// Returns the interpreter of a virtual environment with the packages of `requirements.txt` in `lists`.
 ///
 /// # Errors
 /// If Python or the package index cannot be had; the message says what it takes.
@@ -30,7 +30,7 @@ pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf>
     Ok(folder.join("bin/python"))
 }
 
-/// Returns the `node_modules` with what `package-lock.json` in `lists` pins. No package runs a script of its own.
+/// Returns the `node_modules` with the packages of `package-lock.json` in `lists`. Scripts of packages are not run.
 ///
 /// # Errors
 /// If npm or the registry cannot be had; the message says what it takes.
@@ -48,7 +48,7 @@ pub fn node_modules(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<Pa
     Ok(folder.join("node_modules"))
 }
 
-/// Returns the pinned Node 22 in this `node_modules`. Of its packages npm installs the one that fits the machine.
+/// Returns the pinned Node 22 in this `node_modules`. npm installs the package for this machine.
 ///
 /// # Errors
 /// If none is pinned for this machine.
@@ -71,7 +71,7 @@ fn installed(
     let state: String = state.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     fs::create_dir_all(cache)?;
     let folder = cache.join(format!("{name}-{state}"));
-    // Held until the end of this function; the system lets go of it if the process dies.
+    // Locked until the end of this function. The system releases the lock if the process dies.
     let lock = File::create(folder.with_extension("lock"))?;
     lock.lock()?;
     let complete = folder.join("complete");
@@ -102,7 +102,7 @@ mod tests {
         fs::read_to_string(format!("{MCP_CLIENTS}/{name}")).unwrap()
     }
 
-    /// Names and versions of the MCP clients that the lists pin.
+    /// Names and versions of the pinned MCP clients.
     fn pinned() -> Vec<(String, String)> {
         let (python, node) = (file("python/requirements.in"), file("node/package.json"));
         let of_python = python.lines().filter_map(|line| line.split_once("=="));
@@ -116,10 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_the_clients_that_sign_in_with_the_versions_that_are_pinned() {
+    fn the_documentation_names_the_clients_that_sign_in_with_their_pinned_versions() {
         let documented = file("../../docs/connect.md");
         let mut clients = pinned();
-        // The first is given a token, the second is no client.
+        // The first gets a token, the second is not a client.
         clients.retain(|(name, _)| {
             !["@modelcontextprotocol/client", "@modelcontextprotocol/conformance"].contains(&&**name)
         });
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_the_clients_that_are_given_a_token_with_the_versions_that_are_pinned() {
+    fn the_documentation_names_the_clients_that_get_a_token_with_their_pinned_versions() {
         let documented = file("../../docs/clients.md");
         let mut clients = pinned();
         clients.retain(|(name, _)| name != "@modelcontextprotocol/conformance");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_installed_in_part_is_installed_anew() {
+    fn an_incomplete_installation_is_repeated() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("list");
         fs::write(&list, "a==1").unwrap();

@@ -1,4 +1,5 @@
-//! `cargo conformance`: the public conformance suite of MCP against the server's own stages, behind an emulated Entra.
+//! `cargo conformance`: runs the public conformance suite of MCP against the server's own stages, behind an emulated
+//! Entra.
 
 mod fixtures;
 mod proxy;
@@ -15,11 +16,11 @@ use results::ExpectedFailures;
 use server::Server;
 use suite::Suite;
 
-/// The revisions, the newest first.
+/// Revisions, the newest first.
 const REVISIONS: [&str; 2] = ["2026-07-28", "2025-11-25"];
 /// Scenarios that this server must pass although the suite does not score them, at the newest revision.
 const ALSO_REQUIRED: [&str; 2] = ["http-header-validation", "http-custom-header-server-validation"];
-/// The scenarios that are known to fail.
+/// Expected failures.
 const EXPECTED_FAILURES: &str = include_str!("../expected-failures.yaml");
 
 #[tokio::main]
@@ -40,7 +41,7 @@ async fn run() -> anyhow::Result<bool> {
     let suite = tokio::task::spawn_blocking(Suite::install).await??;
     let server = Server::start().await?;
     server.is_authenticated().await?;
-    println!("Everything stands after {:.1?}; a request without a token is refused.", start.elapsed());
+    println!("Everything runs after {:.1?}; a request without a token is refused.", start.elapsed());
 
     let runs = REVISIONS.map(|revision| suite.run(revision, &server.url));
     let results = futures::future::try_join_all(runs).await?;

@@ -1,4 +1,4 @@
-//! The proxy in front of the server: it adds the bearer token that the suite does not know, and changes nothing else.
+//! Proxy in front of the server: it adds the bearer token, which the suite does not have, and changes nothing else.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 
-/// The way to the server.
+/// Connection to the server.
 #[derive(Clone)]
 struct Way {
     client: Client<HttpConnector, Body>,
@@ -23,8 +23,8 @@ struct Way {
     authorization: HeaderValue,
 }
 
-/// Passes on requests to the server, with this bearer token, until the runtime ends. Bodies stream both ways; Host and Origin
-/// stay as they are.
+/// Forwards requests to the server with this bearer token, until the runtime ends. Bodies stream in both directions;
+/// Host and Origin are unchanged.
 ///
 /// # Errors
 /// If the token is no value of a header.
@@ -36,7 +36,7 @@ pub(crate) fn spawn(listener: TcpListener, server: SocketAddr, token: &str) -> a
     let server = server.to_string().parse().context("an address is an authority")?;
     let way = Way { client: Client::builder(TokioExecutor::new()).build(connector), server, authorization };
     let router = Router::new().fallback(pass_on).with_state(way);
-    // Parts of an event stream are not to wait for each other.
+    // Parts of an event stream must not wait for each other.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())

@@ -1,25 +1,25 @@
-//! The table of all scenarios, and the sum of it.
+//! Table of all scenarios, and its totals.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::results::{ExpectedFailures, Requirements, Results, Verdict};
 
-/// The verdicts about all scenarios.
+/// Verdicts of all scenarios.
 pub(crate) struct Report<'a> {
     expected: &'a ExpectedFailures,
     revisions: Vec<Revision>,
-    /// The words of the table: by scenario, and by revision.
+    /// Cells of the table: by scenario, and by revision.
     table: BTreeMap<String, BTreeMap<String, &'static str>>,
-    /// Lines about failures, warnings, and checks that were skipped.
+    /// Lines about failures, warnings, and skipped checks.
     failures: Vec<String>,
     warnings: Vec<String>,
     skipped: Vec<String>,
-    /// A line for each revision about what is not scored.
+    /// Line for each revision about scenarios that are not scored.
     not_scored: Vec<String>,
 }
 
-/// The counts of a revision.
+/// Counts of a revision.
 struct Revision {
     name: String,
     passed: usize,
@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
         self.not_scored.push(format!("{revision}: {}", rest.join(", ")));
     }
 
-    /// A line for each reason of failures that are expected.
+    /// Returns a line for each reason of expected failures.
     fn reasons(&self) -> Vec<String> {
         let mut reasons: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for revision in &self.revisions {
@@ -99,12 +99,12 @@ impl<'a> Report<'a> {
         verdicts
     }
 
-    /// True if nothing is otherwise than expected.
+    /// True if there are no unexpected results.
     pub(crate) fn is_good(&self) -> bool {
         self.failures.is_empty() && !self.revisions.is_empty()
     }
 
-    /// The counts in a line.
+    /// Returns the counts in a line.
     pub(crate) fn summary(&self) -> String {
         let line = |revision: &Revision| {
             let Revision { name, passed, scored, expected, .. } = revision;

@@ -1,4 +1,4 @@
-//! The results of the suite, and the verdict about each scenario.
+//! Results of the suite, and the verdict on each scenario.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The check that holds every message to the schema. No expected failure excuses it.
+/// Check that validates every message with the schema. It cannot be an expected failure.
 const WIRE_SCHEMA: &str = "wire-schema-valid";
 
 /// The scenarios of a revision.
@@ -15,7 +15,7 @@ const WIRE_SCHEMA: &str = "wire-schema-valid";
 pub(crate) struct Requirements {
     /// Scenarios that a server must pass.
     pub(crate) server: Vec<String>,
-    /// Scenarios that are run and not scored.
+    /// Scenarios that are run but not scored.
     not_scored: Vec<NotScored>,
 }
 
@@ -26,12 +26,12 @@ struct NotScored {
     reason: String,
 }
 
-/// Failures that are expected: the reason of each, by revision and scenario.
+/// Expected failures: the reason of each, by revision and scenario.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct ExpectedFailures(BTreeMap<String, BTreeMap<String, String>>);
 
-/// The checks of each scenario that has run.
+/// Checks of each scenario that has run.
 #[derive(Debug, Default)]
 pub(crate) struct Results(BTreeMap<String, Vec<Check>>);
 
@@ -58,7 +58,7 @@ enum Status {
     Info,
 }
 
-/// The verdict about a scenario.
+/// Verdict on a scenario.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// No check failed.
@@ -84,7 +84,7 @@ impl Requirements {
         Ok(requirements)
     }
 
-    /// Scenarios for servers that are not scored, with the reasons.
+    /// Server scenarios that are not scored, with the reasons.
     pub(crate) fn not_scored(&self) -> impl Iterator<Item = (&str, &str)> {
         let server = self.not_scored.iter().filter(|entry| entry.leg == "server");
         server.map(|entry| (entry.scenario.as_str(), entry.reason.as_str()))
@@ -115,7 +115,7 @@ impl ExpectedFailures {
 }
 
 impl Results {
-    /// The results in a folder that the suite has written.
+    /// Reads the results in a folder that the suite has written.
     ///
     /// # Errors
     /// If a file is not of the form that the pinned suite writes.
@@ -125,7 +125,7 @@ impl Results {
             let entry = entry?;
             let name = entry.file_name().into_string().ok().context("the name of a result is UTF-8")?;
             let scenario = scenario(&name).with_context(|| format!("{name} is not the name of a result"))?;
-            // A scenario that broke off has a folder and nothing in it: it is missing.
+            // An aborted scenario has an empty folder: it is missing.
             let Ok(text) = std::fs::read(entry.path().join("checks.json")) else { continue };
             let checks = serde_json::from_slice(&text).with_context(|| format!("checks of {name}"))?;
             results.0.insert(scenario.to_owned(), checks);
@@ -138,7 +138,7 @@ impl Results {
         self.0.is_empty()
     }
 
-    /// The verdict about a scenario that is scored.
+    /// Returns the verdict on a scored scenario.
     pub(crate) fn verdict(&self, scenario: &str, revision: &str, expected: &ExpectedFailures) -> Verdict {
         let checks = self.0.get(scenario).map(Vec::as_slice).unwrap_or_default();
         if checks.iter().all(|check| matches!(check.status, Status::Skipped | Status::Info)) {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_expected_for_its_scenario_and_revision_alone() {
+    fn a_failure_is_expected_only_for_its_scenario_and_revision() {
         let failed = [("a", "SUCCESS"), ("b", "FAILURE")];
         assert_eq!(verdict(&failed, "tools-list: reason"), Verdict::ExpectedFailure);
         let expected = ExpectedFailures::parse("2026-07-28: { tools-list: reason }").unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn no_expected_failure_excuses_a_message_that_is_not_of_the_schema() {
+    fn an_expected_failure_does_not_excuse_a_message_that_violates_the_schema() {
         let failed = [("a", "FAILURE"), (WIRE_SCHEMA, "FAILURE")];
         let unexpected = Verdict::Failed(vec![format!("{WIRE_SCHEMA}: It is so.")]);
         assert_eq!(verdict(&failed, "tools-list: reason"), unexpected);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_and_what_was_skipped_are_told_with_their_messages() {
+    fn warnings_and_skipped_checks_are_reported_with_their_messages() {
         let (_folder, results) = results(&[("a", "SUCCESS"), ("b", "WARNING"), ("c", "SKIPPED")]);
         assert_eq!(results.warnings("tools-list"), ["b: It is so."]);
         assert_eq!(results.skipped("tools-list"), ["c: It is so."]);

@@ -1,4 +1,4 @@
-//! The server under test: the product's own stages, behind an emulated Entra, with the fixtures as its offer.
+//! Server under test: the product's own stages, behind an emulated Entra, with the fixtures as its offer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ const SUBJECT: &str = "system:serviceaccount:productivity:graph";
 const SCOPE: &str = "mcp.access";
 const ROLE: &str = "Mcp.Reader";
 const ALICE: &str = "alice@contoso.com";
-/// Time for the server to become ready, and for one request of ours.
+/// Timeout of the server's start, and of one of our requests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server, which ends with the process.
 pub(crate) struct Server {
-    /// The URL that the suite is given: the proxy's.
+    /// URL for the suite: the proxy's.
     pub(crate) url: String,
     host: String,
     running: Running,
@@ -46,7 +46,7 @@ pub(crate) struct Server {
     _folder: TempDir,
 }
 
-/// The client IDs and the tenant's.
+/// Client IDs, and the tenant's id.
 struct Ids {
     tenant: Uuid,
     server: Uuid,
@@ -54,7 +54,7 @@ struct Ids {
 }
 
 impl Server {
-    /// Starts all of it, and waits until the server is ready.
+    /// Starts the parts, and waits until the server is ready.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let host = listener.local_addr()?.to_string();
@@ -88,8 +88,8 @@ impl Server {
         Ok(Self { url, host, running, _emulator: emulator, _issuer: issuer, _folder: folder })
     }
 
-    /// Makes sure that only the proxy's token opens the server: a request past the proxy is refused, and the same through it
-    /// is answered.
+    /// Checks that only the proxy's token gives access: a request without the proxy is refused, and the same request
+    /// through it is answered.
     pub(crate) async fn is_authenticated(&self) -> anyhow::Result<()> {
         let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let past = format!("http://{}/mcp", self.running.address());
@@ -142,7 +142,7 @@ fn bearer_token(emulator: &EntraEmulator, ids: &Ids) -> anyhow::Result<String> {
     emulator.control().sign(ids.tenant, &json!({}), &json!(claims))
 }
 
-/// The proxy stands in the place of an edge that ends TLS. The suite is a client without TLS, and so is its origin.
+/// The proxy represents an edge that terminates TLS. The suite is a client without TLS, and so is its origin.
 fn configuration(emulator: &EntraEmulator, ids: &Ids, host: &str) -> ServerConfiguration {
     ServerConfiguration {
         server: ServerReference { namespace: "productivity".to_owned(), name: "graph".to_owned() },
@@ -174,7 +174,7 @@ fn configuration(emulator: &EntraEmulator, ids: &Ids, host: &str) -> ServerConfi
     }
 }
 
-/// All fixtures for who has the role.
+/// Grants all fixtures to the role.
 fn policy() -> CompiledPolicy {
     let everything = || vec![Pattern("*".to_owned())];
     let grant = Grant {
@@ -189,7 +189,7 @@ fn policy() -> CompiledPolicy {
     CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() }
 }
 
-/// Waits until the server says that it is ready.
+/// Waits until the server reports that it is ready.
 async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
     let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let asked = async {

@@ -1,4 +1,4 @@
-//! The suite as a program: where it is, and what a run of it leaves behind.
+//! The suite as a program: its installation, and the output of a run.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::results::{Requirements, Results};
 
-/// Time that the scenarios of one revision may take.
+/// Timeout of the scenarios of one revision.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// The installed suite.
@@ -31,7 +31,7 @@ impl Suite {
         Ok(Self { node: stock_clients::node(&node_modules)?, folder })
     }
 
-    /// The scenarios that a revision requires, as the suite has frozen them.
+    /// Scenarios that a revision requires, as frozen in the suite.
     ///
     /// # Errors
     /// If the suite does not know the revision, or requires nothing.
@@ -53,10 +53,10 @@ impl Suite {
         command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
         let ended = tokio::time::timeout(TIME_LIMIT, command.output()).await;
         let ended = ended.with_context(|| format!("the suite does not end within {} s", TIME_LIMIT.as_secs()))??;
-        // Its exit code knows nothing of the failures that are expected.
+        // The exit code is ignored, since it does not consider expected failures.
         let results = Results::read(output.path())?;
         let said = String::from_utf8_lossy(&ended.stderr);
-        ensure!(!results.is_empty(), "the suite has no results; it says:\n{said}");
+        ensure!(!results.is_empty(), "the suite has no results; its output:\n{said}");
         Ok(results)
     }
 }

@@ -3,7 +3,7 @@
 use clap::Parser;
 use stock_backends::scripted::{Options, serve_http, serve_stdio};
 
-/// Does what its caller asks of it, right or wrong.
+/// Behaves as its caller requests, correctly or not.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]

@@ -16,17 +16,17 @@ use super::outlet::{Outlet, Output};
 use super::subscriptions::Subscriptions;
 use super::{Listed, Options, Received, methods};
 
-/// Most messages that are kept for the test to see.
+/// Maximum number of messages that are kept for tests.
 const KEPT: usize = 10_000;
-/// The session of stdio, which has but one.
+/// The only session of stdio.
 const STDIO: &str = "";
 
-/// The process that the backend is in.
+/// The process that the backend runs in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Host {
-    /// That of a test, which must not be ended or signalled.
+    /// Process of a test, which must not be ended or signalled.
     Test,
-    /// A program of its own.
+    /// Separate process of the program.
     Program,
 }
 
@@ -54,11 +54,11 @@ pub(super) struct Backend {
     /// Cancelled when the backend ends.
     pub(super) end: CancellationToken,
     pub(super) subscriptions: Subscriptions,
-    /// Names of the signals that were given, for calls that wait.
+    /// Names of given signals, for waiting calls.
     pub(super) signals: watch::Sender<HashSet<String>>,
     /// Calls that wait for a second one.
     pub(super) held: Mutex<Vec<Call>>,
-    /// Members of the tool `add` that were changed.
+    /// Changed members of the tool `add`.
     pub(super) changes: Mutex<BTreeSet<String>>,
     pub(super) listed: Mutex<Listed>,
     started: Instant,
@@ -93,7 +93,7 @@ impl Backend {
         })
     }
 
-    /// Takes a message. A request is answered by a task of its own.
+    /// Takes a message. A separate task answers a request.
     pub(super) async fn receive(self: &Arc<Self>, text: String, source: Source, outlet: Outlet) {
         sleep_until(self.started + Duration::from_millis(self.options.slow_start)).await;
         let message = Message::parse(&text);
@@ -116,7 +116,7 @@ impl Backend {
             }
             (Some(id), None) => {
                 if let Some(question) = lock(&self.questions).remove(&id) {
-                    // The call that asked may be gone.
+                    // The waiting call may have ended.
                     question.send(message.whole).ok();
                 }
             }
@@ -134,12 +134,12 @@ impl Backend {
         }
     }
 
-    /// A number that was not given before.
+    /// Returns a unique number.
     pub(super) fn next(&self) -> u64 {
         self.number.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// An id of a question to the client, and its answer in time.
+    /// Registers a question to the client. Returns its id, and a receiver of the answer.
     pub(super) fn question(&self) -> (String, oneshot::Receiver<Value>) {
         let id = format!("\"of-backend-{}\"", self.next());
         let (sender, receiver) = oneshot::channel();
@@ -181,7 +181,7 @@ impl Backend {
         lock(&self.received).clone()
     }
 
-    /// Notes that a call of this tool ended since the client cancelled it.
+    /// Records that a call of this tool ended because the client cancelled it.
     pub(super) fn note_cancelled(&self, tool: &str) {
         lock(&self.cancelled).push(tool.to_owned());
     }
@@ -191,7 +191,7 @@ impl Backend {
         lock(&self.cancelled).clone()
     }
 
-    /// Keeps the process after its input ends.
+    /// Keeps the process running after the end of its input.
     pub(super) fn linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
     }
@@ -201,7 +201,7 @@ impl Backend {
     }
 }
 
-/// Locks what no panic can leave in parts.
+/// Locks a value that a panic cannot leave inconsistent.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! One request on its way to an answer.
+//! A request and its answer.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use super::backend::{Backend, Source};
 use super::message::{self, Message};
 use super::outlet::{Outlet, Output};
 
-/// A request, and all that its answer takes.
+/// A request, and the means to answer it.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) backend: Arc<Backend>,
     pub(super) message: Message,
-    /// The id as it was written.
+    /// The exact text of the id.
     pub(super) id: String,
     pub(super) source: Source,
     pub(super) outlet: Outlet,
@@ -23,7 +23,7 @@ pub(super) struct Call {
     pub(super) stop: CancellationToken,
 }
 
-/// An answer that is an error of JSON-RPC.
+/// An answer with an error of JSON-RPC.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: i32,
@@ -38,7 +38,7 @@ impl Refusal {
         Self { code, message: message.into(), data: Value::Null, status: 200 }
     }
 
-    /// With the status that this takes over HTTP in the modern era.
+    /// Sets the status over HTTP in the modern era.
     pub(super) fn with_status(self, status: u16) -> Self {
         Self { status, ..self }
     }
@@ -58,12 +58,12 @@ impl Call {
         self.message.params.get("arguments").and_then(|arguments| arguments.get(name)).unwrap_or(&Value::Null)
     }
 
-    /// An argument that is text.
+    /// Returns an argument with text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.argument(name).as_str()
     }
 
-    /// An argument that counts something.
+    /// Returns an argument with a number.
     pub(super) fn count(&self, name: &str, default: usize) -> usize {
         self.argument(name).as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
     }
@@ -96,7 +96,7 @@ impl Call {
         self.outlet.send(output).await;
     }
 
-    /// Sends a notification that belongs to this request. Returns false if nobody reads any more.
+    /// Sends a notification that belongs to this request. Returns false if the client does not read any more.
     pub(super) async fn notify(&self, method: &str, params: Value) -> bool {
         self.outlet.send(Output::Message(message::notification(method, &params))).await
     }

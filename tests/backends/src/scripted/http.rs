@@ -28,9 +28,9 @@ pub(super) const PATH: &str = "/mcp";
 const SESSION: &str = "mcp-session-id";
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
-/// Most bytes of a request.
+/// Maximum size of a request, in bytes.
 const MOST: usize = 64 << 20;
-/// The time that what was sent before an exit has to leave.
+/// Time for earlier messages to be sent before an exit.
 const LEAVES: Duration = Duration::from_millis(100);
 
 /// Serves until the backend ends.
@@ -38,7 +38,7 @@ pub(super) async fn serve(listener: TcpListener, backend: Arc<Backend>) {
     let end = backend.end.clone();
     let endpoint = post(receive).get(open).delete(close);
     let router = Router::new().route(PATH, endpoint).layer(DefaultBodyLimit::max(MOST)).with_state(backend);
-    // Only a broken listener fails, which the clients see.
+    // It fails only if the listener is broken, which the clients notice.
     axum::serve(listener, router).with_graceful_shutdown(end.cancelled_owned()).await.ok();
 }
 
@@ -100,7 +100,7 @@ async fn close(State(backend): State<Arc<Backend>>, method: Method, headers: Hea
     StatusCode::OK.into_response()
 }
 
-/// Answers by the first piece: in JSON, by events, or by no message at all.
+/// Answers depending on the first piece: in JSON, by events, or without a message.
 async fn respond(backend: &Backend, mut outputs: mpsc::Receiver<Output>) -> Response {
     let first = tokio::select! {
         first = outputs.recv() => first,
@@ -137,7 +137,7 @@ fn pieces(mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item = Output> + S
     stream::poll_fn(move |context| outputs.poll_recv(context))
 }
 
-/// A body of these pieces, whose messages are framed.
+/// Returns a body of these pieces, with their messages framed.
 fn body(backend: &Backend, outputs: impl Stream<Item = Output> + Send + 'static, frame: fn(String) -> String) -> Body {
     let bytes = outputs.then(move |output| async move {
         let bytes = match output {
@@ -176,7 +176,7 @@ fn check_headers(headers: &HeaderMap, message: &Message) -> Result<(), Box<Respo
     Ok(())
 }
 
-/// A header's value, decoded where it says that it is encoded.
+/// Returns a header's value, decoded if it is encoded.
 pub(super) fn decoded(value: &str) -> String {
     let encoded = value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?="));
     let bytes = encoded.and_then(|encoded| STANDARD.decode(encoded).ok());

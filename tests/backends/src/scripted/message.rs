@@ -1,4 +1,4 @@
-//! Messages of JSON-RPC, as far as a backend that may misbehave needs them.
+//! Messages of JSON-RPC, with the parts that a misbehaving backend needs.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 /// A message of the client.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// The id as it was written, with a request or an answer.
+    /// The exact text of the id, in a request or an answer.
     pub(super) id: Option<String>,
     /// The method, unless this is an answer.
     pub(super) method: Option<String>,
     /// The parameters.
     pub(super) params: Value,
-    /// `arguments` of the parameters as they were written.
+    /// The exact text of the parameters' `arguments`.
     pub(super) arguments: Option<String>,
-    /// The message as it was parsed.
+    /// The parsed message.
     pub(super) whole: Value,
 }
 
@@ -32,7 +32,7 @@ struct Params {
 }
 
 impl Message {
-    /// Parses a message. Returns nothing of a batch, or of what is no JSON.
+    /// Parses a message. Returns `None` for a batch, and for anything else than JSON.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let wire: Wire = serde_json::from_str(text).ok()?;
         let params = wire.params.as_deref().map_or("{}", RawValue::get);
@@ -51,18 +51,18 @@ impl Message {
         self.params.get("_meta")?.get(name)
     }
 
-    /// A parameter that is a string.
+    /// Returns a parameter that is a string.
     pub(super) fn text(&self, name: &str) -> &str {
         self.params.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 }
 
-/// A result under an id that stands as it was written.
+/// Returns a result with the exact text of an id.
 pub(super) fn result(id: &str, result: &Value) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
 }
 
-/// An error under an id that stands as it was written.
+/// Returns an error with the exact text of an id.
 pub(super) fn error(id: &str, code: i32, message: &str, data: &Value) -> String {
     let mut error = json!({ "code": code, "message": message });
     if let (Some(error), false) = (error.as_object_mut(), data.is_null()) {
@@ -71,7 +71,7 @@ pub(super) fn error(id: &str, code: i32, message: &str, data: &Value) -> String 
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
-/// A notification.
+/// Returns a notification.
 pub(super) fn notification(method: &str, params: &Value) -> String {
     json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
 }

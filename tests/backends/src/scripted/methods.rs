@@ -1,4 +1,4 @@
-//! Methods of the protocol as they should be answered.
+//! Methods of the protocol with correct answers.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ pub(super) async fn answer(call: Call) {
     }
 }
 
-/// Decides whether the request may be answered at all.
+/// Checks whether the request may be answered.
 fn admit(call: &Call) -> Result<(), Refusal> {
     let method = call.message.method.as_deref().unwrap_or_default();
     if call.backend.options.era == Era::Legacy {
@@ -83,7 +83,7 @@ fn legacy(call: &Call, method: &str) -> Result<Value, Refusal> {
     Ok(json!({}))
 }
 
-/// Capabilities and instructions, with what only the modern era has if its revision is given.
+/// Returns capabilities and instructions. With a revision of the modern era, its additional members are included.
 fn description(modern: Option<&str>) -> Value {
     let info = json!({ "name": "scripted", "title": "Scripted backend", "version": "1.0.0" });
     let capabilities = json!({

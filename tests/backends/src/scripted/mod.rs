@@ -1,7 +1,7 @@
-//! A backend that does what its caller asks of it, right or wrong.
+//! Backend that behaves as its caller requests, correctly or not.
 //!
-//! It speaks one era over stdio or streamable HTTP. Each tool of [`TOOLS`] is one behaviour. It is written without a
-//! library of the protocol, since such a library refuses to misbehave.
+//! It speaks one era over stdio or streamable HTTP. Each tool of [`TOOLS`] is one behaviour. It uses no library of the
+//! protocol, since such a library refuses to misbehave.
 //!
 //! Over stdio it is the program `scripted-backend`, see [`Options::launch`]. Over HTTP it runs in the test's own process,
 //! see [`start`], or as a program, see [`Options::start_http`].
@@ -66,7 +66,7 @@ impl Scripted {
         self.backend.subscriptions.len()
     }
 
-    /// Forgets all its sessions: each is answered 404 from now on.
+    /// Forgets all its sessions: each is answered with 404 from now on.
     pub fn forget_sessions(&self) {
         self.backend.forget_sessions();
     }
@@ -78,14 +78,14 @@ impl Scripted {
         (&mut self.task).await.ok();
     }
 
-    /// Sends list-changed notifications of tools, prompts and resources to all who listen.
+    /// Sends list-changed notifications of tools, prompts and resources to all listening clients.
     pub async fn announce_lists(&self) {
         for kind in ["tools", "prompts", "resources"] {
             self.backend.announce_list(kind).await;
         }
     }
 
-    /// Sends the notification of an updated resource to all who have subscribed to it.
+    /// Sends the notification of an updated resource to all subscribed clients.
     pub async fn announce_resource(&self, uri: &str) {
         self.backend.announce_resource(uri).await;
     }

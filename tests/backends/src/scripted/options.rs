@@ -13,14 +13,14 @@ pub enum Era {
     /// 2024-11-05 to 2025-11-25: `initialize`, and a session over HTTP.
     #[default]
     Legacy,
-    /// 2026-07-28 alone: `server/discover`, no session.
+    /// Only 2026-07-28: `server/discover`, no session.
     Modern,
 }
 
 /// Form of answers over HTTP.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Answers {
-    /// JSON where the answer is the only message, events otherwise.
+    /// JSON if the answer is the only message, otherwise events.
     #[default]
     Json,
     /// Events.
@@ -30,7 +30,7 @@ pub enum Answers {
 /// Form of the list of tools.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Listed {
-    /// The tools that there are, in pages.
+    /// Ordinary tools, in pages.
     #[default]
     Ordinary,
     /// 10,000 tools, in pages.
@@ -41,7 +41,7 @@ pub enum Listed {
     CursorLoop,
     /// No answer at all.
     Silent,
-    /// Names with control characters, of 10 KB, empty ones and duplicates, before the tools that there are.
+    /// Names with control characters, of 10 KB, empty ones and duplicates, before the ordinary tools.
     BadNames,
 }
 
@@ -58,19 +58,19 @@ pub struct Options {
     /// Form of its list of tools, until a tool changes it.
     #[arg(long, value_enum, default_value_t)]
     pub listed: Listed,
-    /// Most entries of a page of any list.
+    /// Maximum number of entries on a page of any list.
     #[arg(long, default_value_t = 10)]
     pub page_size: usize,
-    /// Milliseconds after its start before which it answers nothing.
+    /// Milliseconds after its start in which it answers nothing.
     #[arg(long, default_value_t = 0)]
     pub slow_start: u64,
-    /// It answers GET with 405.
+    /// True if it answers GET with 405.
     #[arg(long)]
     pub get_405: bool,
-    /// It has no sessions over HTTP, though it speaks the legacy era.
+    /// True if it has no sessions over HTTP, although it speaks the legacy era.
     #[arg(long)]
     pub stateless: bool,
-    /// It never answers `server/discover`.
+    /// True if it never answers `server/discover`.
     #[arg(long)]
     pub silent_discover: bool,
 }
@@ -91,7 +91,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Options of a backend that speaks this era, the others by default.
+    /// Options of a backend that speaks this era, with the defaults of all others.
     #[must_use]
     pub fn of(era: Era) -> Self {
         Self { era, ..Self::default() }
@@ -134,8 +134,8 @@ impl Options {
     }
 }
 
-/// The program beside the one that runs, or beside the folder of tests. Cargo builds it with this package's tests, so with
-/// those of the workspace.
+/// Path of the program beside the running one, or beside the folder of tests. Cargo builds it with this package's
+/// tests, and so with those of the workspace.
 fn program() -> anyhow::Result<PathBuf> {
     let itself = std::env::current_exe()?;
     let folder = itself.parent().context("a program is in a folder")?;

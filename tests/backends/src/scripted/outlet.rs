@@ -2,23 +2,23 @@
 
 use tokio::sync::mpsc;
 
-/// Pieces that wait for the client to read.
+/// Maximum number of pieces that wait for the client to read.
 const WAITING: usize = 64;
 
-/// A piece of what is sent.
+/// Piece of the output.
 #[derive(Debug)]
 pub(super) enum Output {
-    /// A message, which more may follow.
+    /// A message that more may follow.
     Message(String),
     /// The answer to the request.
     Answer(String),
-    /// Bytes as they are, with no framing.
+    /// Exact bytes, without framing.
     Bytes(Vec<u8>),
-    /// Nothing but that events follow. Means nothing over stdio.
+    /// Start of events, without content. Has no effect over stdio.
     Events,
-    /// An HTTP answer without a message: its status, a header and the body. Means nothing over stdio.
+    /// An HTTP answer without a message: its status, a header and the body. Has no effect over stdio.
     Status(u16, Option<(&'static str, String)>, String),
-    /// The end of this process, after what was sent before.
+    /// The end of this process, after earlier pieces were sent.
     Exit(i32),
 }
 
@@ -27,18 +27,18 @@ pub(super) enum Output {
 pub(super) struct Outlet(mpsc::Sender<Output>);
 
 impl Outlet {
-    /// An outlet and what it leads to.
+    /// Creates an outlet and its receiver.
     pub(super) fn new() -> (Self, mpsc::Receiver<Output>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(sender), receiver)
     }
 
-    /// Sends a piece, when there is room. Returns false if nobody reads any more.
+    /// Sends a piece, when there is room. Returns false if the client does not read any more.
     pub(super) async fn send(&self, output: Output) -> bool {
         self.0.send(output).await.is_ok()
     }
 
-    /// Waits until nobody reads any more.
+    /// Waits until the client does not read any more.
     pub(super) async fn closed(&self) {
         self.0.closed().await;
     }

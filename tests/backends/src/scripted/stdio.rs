@@ -7,7 +7,7 @@ use super::Options;
 use super::backend::{Backend, Host, Source};
 use super::outlet::{Outlet, Output};
 
-/// Serves stdin and stdout until stdin ends, then for as long as a tool has asked for.
+/// Serves stdin and stdout until stdin ends, then for the time that a tool has set.
 ///
 /// # Errors
 /// If stdin cannot be read.
@@ -19,7 +19,7 @@ pub async fn serve_stdio(options: Options) -> anyhow::Result<()> {
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let source = Source { headers: Vec::new(), session: None };
-        // In the order of the lines, so that a notification takes effect before the request after it.
+        // In the order of the lines, so that a notification takes effect before the next request.
         backend.receive(line, source, outlet.clone()).await;
     }
     if backend.lingers() {

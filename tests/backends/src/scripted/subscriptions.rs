@@ -1,4 +1,4 @@
-//! Clients that want to be told of changes.
+//! Clients that subscribe to changes.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -9,10 +9,10 @@ use super::backend::{Backend, lock};
 use super::message;
 use super::outlet::{Outlet, Output};
 
-/// Most clients that listen at once.
+/// Maximum number of listening clients.
 const MOST: usize = 1_000;
 
-/// Clients that listen.
+/// Listening clients.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     listeners: Mutex<Vec<Listener>>,
@@ -60,7 +60,7 @@ impl Subscriptions {
         }
     }
 
-    /// The number of clients that listen.
+    /// The number of listening clients.
     pub(super) fn len(&self) -> usize {
         lock(&self.listeners).len()
     }
@@ -73,7 +73,7 @@ impl Subscriptions {
         lock(&self.resources).remove(&(session.to_owned(), uri.to_owned()));
     }
 
-    /// Forgets all of a session, which ends its streams.
+    /// Forgets everything about a session, which ends its streams.
     pub(super) fn end(&self, session: &str) {
         lock(&self.listeners).retain(|listener| listener.session != session);
         lock(&self.resources).retain(|(of, _)| of != session);
@@ -85,21 +85,21 @@ impl Subscriptions {
 }
 
 impl Backend {
-    /// Tells a legacy client over stdio of changes.
+    /// Sends changes to a legacy client over stdio.
     pub(super) fn listen_on_stdio(&self, outlet: Outlet) {
         if self.options.era == super::Era::Legacy {
             self.listen_in_session("", outlet);
         }
     }
 
-    /// Tells a legacy client of changes by this outlet.
+    /// Sends changes to a legacy client by this outlet.
     pub(super) fn listen_in_session(&self, session: &str, outlet: Outlet) {
         self.subscriptions.add(Listener { session: session.to_owned(), outlet, filter: None });
     }
 
-    /// Tells a modern client of what it asked for, by the answer to its request.
+    /// Sends the requested changes to a modern client, in the answer to its request.
     pub(super) async fn listen(&self, id: Value, filter: Value, outlet: Outlet) {
-        // Nobody ends a session of this name.
+        // No session has this name, so none ends it.
         let listener =
             Listener { session: format!("listen {}", self.next()), outlet, filter: Some((id, filter.clone())) };
         listener.tell("notifications/subscriptions/acknowledged", json!({ "notifications": filter })).await;
@@ -109,7 +109,7 @@ impl Backend {
         self.subscriptions.end(&session);
     }
 
-    /// Tells all who listen that a list has changed: `tools`, `prompts` or `resources`.
+    /// Sends to all listening clients that a list has changed: `tools`, `prompts` or `resources`.
     pub(super) async fn announce_list(&self, kind: &str) {
         for listener in self.subscriptions.listeners() {
             if listener.wants_list(kind) {
@@ -118,7 +118,7 @@ impl Backend {
         }
     }
 
-    /// Tells those who have subscribed that a resource has changed.
+    /// Sends to subscribed clients that a resource has changed.
     pub(super) async fn announce_resource(&self, uri: &str) {
         let legacy = lock(&self.subscriptions.resources).clone();
         for listener in self.subscriptions.listeners() {
@@ -128,7 +128,7 @@ impl Backend {
         }
     }
 
-    /// Tells all who listen that a resource has changed, subscribed or not.
+    /// Sends to all listening clients that a resource has changed, subscribed or not.
     pub(super) async fn announce_resource_to_all(&self, uri: &str) {
         for listener in self.subscriptions.listeners() {
             self.tell_of_resource(&listener, uri).await;

@@ -1,9 +1,9 @@
-//! Holds the backends to what the companion's tests expect of them.
+//! Tests of the backends' behaviour that the companion's tests depend on.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+    reason = "clippy.toml allows them in tests, but does not recognise helper functions of tests"
 )]
 
 mod http;

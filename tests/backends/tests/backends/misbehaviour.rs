@@ -1,4 +1,4 @@
-//! What the scripted backend does wrong when it is asked to.
+//! Tests of the scripted backend's misbehaviour.
 
 use std::net::TcpListener;
 
@@ -25,7 +25,7 @@ async fn legacy() -> Pipe {
     pipe
 }
 
-/// A legacy backend over stdio that has been sent one call.
+/// A legacy backend over stdio that has received one call.
 async fn sent(tool: &str, arguments: Value) -> Pipe {
     let mut pipe = legacy().await;
     send(&mut pipe, 1, tool, arguments).await;
@@ -44,7 +44,7 @@ async fn over_http(options: Options, tool: &str, arguments: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn answers_come_under_other_ids_twice_and_crossed() {
+async fn answers_have_other_ids_repetitions_and_a_reversed_order() {
     let mut pipe = sent("answer_other_id", json!({})).await;
     for id in [json!(987_654_321), json!("nobody"), Value::Null, json!(1)] {
         assert_eq!(pipe.message().await["id"], id);
@@ -63,7 +63,7 @@ async fn answers_come_under_other_ids_twice_and_crossed() {
 }
 
 #[tokio::test]
-async fn answers_are_no_good_json_rpc() {
+async fn answers_are_invalid_json_rpc() {
     let mut pipe = sent("duplicate_members", json!({})).await;
     assert_eq!(pipe.line().await.unwrap().matches(r#""id":1"#).count(), 2);
     send(&mut pipe, 1, "deep_nesting", json!({})).await;
@@ -78,7 +78,7 @@ async fn answers_are_no_good_json_rpc() {
 }
 
 #[tokio::test]
-async fn lines_are_no_messages() {
+async fn lines_are_not_messages() {
     let params = json!({ "name": "garbage", "arguments": {} });
     let mut pipe = legacy().await;
     pipe.send(&json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params })).await;
@@ -136,7 +136,7 @@ async fn http_answers_have_no_message() {
 }
 
 #[tokio::test]
-async fn events_are_split_where_only_a_full_parser_joins_them() {
+async fn events_are_split_so_that_only_a_complete_parser_reads_them() {
     let answer = over_http(Options::of(Era::Modern), "sse_split", json!({})).await;
     assert_eq!(answer.headers["content-type"], "text/event-stream");
     assert!(answer.body.starts_with('\u{feff}') && answer.body.contains("\r\r") && answer.body.contains("\r\n\r\n"));
@@ -154,7 +154,7 @@ async fn a_question_to_the_client_turns_an_answer_into_events() {
 }
 
 #[tokio::test]
-async fn lists_are_too_long_endless_or_badly_named() {
+async fn lists_are_too_long_endless_or_have_invalid_names() {
     let of = |listed| Options { listed, page_size: 4_000, ..Options::of(Era::Modern) };
     let mut peer = Peer::over_http(of(Listed::Many)).await;
     let (tools, pages) = peer.all("tools/list", "tools").await;
@@ -163,7 +163,7 @@ async fn lists_are_too_long_endless_or_badly_named() {
     let page = peer.ask("tools/list", json!({})).await;
     assert!(page.to_string().len() > 20 << 20);
     assert_eq!(page["result"]["nextCursor"], Value::Null);
-    // Set by a tool, as over stdio at run time.
+    // A tool sets it, as over stdio at run time.
     assert_eq!(peer.text("cursor_loop", json!({})).await, "set");
     let page = peer.ask("tools/list", json!({ "cursor": "0" })).await;
     assert_eq!(page["result"]["nextCursor"], "0");
@@ -203,7 +203,7 @@ async fn a_process_leaves_another_behind() {
         let left = Pid::from_raw(text_of(&pipe.message().await).parse().unwrap());
         assert!(pipe.ends_well().await);
         let leads = getpgid(Some(left)).unwrap() == left;
-        // Kills it, which succeeds only if it was there.
+        // Kills the process, which succeeds only if it exists.
         kill(left, Signal::SIGKILL).unwrap();
         assert_eq!(leads, own_group);
     }
@@ -221,7 +221,7 @@ async fn a_process_outlives_its_input_and_sigterm() {
 }
 
 #[tokio::test]
-async fn a_process_that_nobody_listens_to_fills_stderr() {
+async fn a_process_fills_stderr_that_is_not_read() {
     let mut command = Options::default().launch().unwrap().command();
     command.stderr(std::process::Stdio::piped());
     let mut pipe = Pipe::of(command);

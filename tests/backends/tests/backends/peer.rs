@@ -1,4 +1,4 @@
-//! A client of a scripted backend, by each era and transport.
+//! Client of a scripted backend, for each era and transport.
 
 use serde_json::{Value, json};
 use stock_backends::scripted::{Answers, Era, Options, Scripted, start};
@@ -11,7 +11,7 @@ use crate::pipe::Pipe;
 pub(crate) struct Peer {
     pub(crate) era: Era,
     pub(crate) transport: Transport,
-    /// For messages of failed assertions.
+    /// Description for messages of failed assertions.
     pub(crate) name: String,
 }
 
@@ -21,7 +21,7 @@ pub(crate) enum Transport {
 }
 
 impl Peer {
-    /// One of each era, transport and form of answers, ready for requests.
+    /// One client for each era, transport and form of answers, ready for requests.
     pub(crate) async fn each() -> Vec<Self> {
         let mut peers = Vec::new();
         for era in [Era::Legacy, Era::Modern] {
@@ -93,7 +93,7 @@ impl Peer {
     }
 }
 
-/// The envelope, with what stands in `_meta` already.
+/// Adds the envelope to the existing `_meta`.
 pub(crate) fn with_envelope(params: &Value) -> Value {
     let mut meta = envelope();
     if let (Some(meta), Some(given)) = (meta.as_object_mut(), params["_meta"].as_object()) {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// The time that any answer may take while all servers start at once.
+/// Time limit of an answer while all servers start at the same time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process and its pipes.
@@ -44,7 +44,7 @@ impl Pipe {
         (read > 0).then(|| line.trim_end_matches('\n').to_owned())
     }
 
-    /// Bytes up to the end of a line that starts so.
+    /// Reads to the end of a line that starts with this.
     pub(crate) async fn bytes(&mut self, last: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
@@ -56,7 +56,7 @@ impl Pipe {
         }
     }
 
-    /// As many bytes.
+    /// Reads this number of bytes.
     pub(crate) async fn some(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         timeout(PATIENCE, self.output.read_exact(&mut bytes)).await.unwrap().unwrap();
@@ -90,7 +90,7 @@ impl Pipe {
         answer
     }
 
-    /// Closes stdin, and returns whether the process ends well.
+    /// Closes stdin, and returns whether the process ends with success.
     pub(crate) async fn ends_well(self) -> bool {
         let Self { mut child, input, .. } = self;
         drop(input);

@@ -1,4 +1,4 @@
-//! Public servers: what they list, and how they refuse the newest revision.
+//! Tests of public servers: their lists, and their refusals of the newest revision.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::http::Endpoint;
 use crate::pipe::Pipe;
 use crate::{envelope, names};
 
-/// Asks a server that has just been started for its revisions, and by the one that it speaks for its tools.
+/// Asks a newly started server for its revisions, and then for its tools with one of them.
 async fn revision_and_tools(mut pipe: Pipe) -> (Value, Value) {
     let discovered = pipe.ask("server/discover", json!({ "_meta": envelope() })).await;
     let listed = if discovered["result"].is_object() {
@@ -29,7 +29,7 @@ async fn revision_and_tools(mut pipe: Pipe) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn each_public_server_tells_its_revision_lists_the_pinned_tools_and_ends_with_its_input() {
+async fn each_public_server_has_its_revision_lists_the_pinned_tools_and_ends_with_its_input() {
     let answers = Public::ALL.map(async |server| {
         let scratch = tempfile::tempdir().unwrap();
         let launch = server.launch(scratch.path()).unwrap();
@@ -54,7 +54,7 @@ async fn each_public_server_tells_its_revision_lists_the_pinned_tools_and_ends_w
 }
 
 #[tokio::test]
-async fn everything_over_http_has_sessions_refuses_a_discover_without_an_id_and_is_gone_when_dropped() {
+async fn everything_over_http_has_sessions_refuses_a_discover_without_an_id_and_ends_when_dropped() {
     let scratch = tempfile::tempdir().unwrap();
     let backend = Public::Everything.start_http(scratch.path()).await.unwrap();
     let mut endpoint = Endpoint::new(backend.url());
@@ -66,7 +66,7 @@ async fn everything_over_http_has_sessions_refuses_a_discover_without_an_id_and_
     );
     endpoint.initialize().await;
     assert_eq!(names(&endpoint.ask("tools/list", json!({})).await.message()), Public::Everything.tools());
-    // Without a request, the server itself keeps a connection for a minute.
+    // Without a request, the server keeps a connection for a minute.
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, backend.port)).await.unwrap();
     drop(backend);
     // The kernel ends or resets it with the process.
@@ -75,7 +75,7 @@ async fn everything_over_http_has_sessions_refuses_a_discover_without_an_id_and_
 }
 
 #[tokio::test]
-async fn the_greeter_over_http_speaks_both_revisions_and_tells_the_assertion_of_its_header() {
+async fn the_greeter_over_http_speaks_both_revisions_and_returns_the_assertion_of_its_header() {
     let scratch = tempfile::tempdir().unwrap();
     let backend = Public::Greeter.start_http(scratch.path()).await.unwrap();
     let mut endpoint = Endpoint::new(backend.url());
@@ -91,7 +91,7 @@ async fn the_greeter_over_http_speaks_both_revisions_and_tells_the_assertion_of_
 }
 
 #[tokio::test]
-async fn the_greeter_over_stdio_tells_the_assertion_of_the_message() {
+async fn the_greeter_over_stdio_returns_the_assertion_of_the_message() {
     let scratch = tempfile::tempdir().unwrap();
     let mut pipe = Pipe::start(&Public::Greeter.launch(scratch.path()).unwrap());
     let mut meta = envelope();

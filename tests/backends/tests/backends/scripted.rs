@@ -1,4 +1,4 @@
-//! What the scripted backend does right, by each era and transport.
+//! Tests of the scripted backend's correct behaviour, for each era and transport.
 
 use serde_json::{Value, json};
 use stock_backends::scripted::{Era, Options, TOOLS};
@@ -28,7 +28,7 @@ async fn lists_have_several_pages() {
 }
 
 #[tokio::test]
-async fn results_have_a_type_and_lists_a_scope_in_the_modern_era_alone() {
+async fn only_in_the_modern_era_results_have_a_type_and_lists_a_scope() {
     for mut peer in Peer::each().await {
         let (listed, added) =
             (peer.ask("tools/list", json!({})).await, peer.call("add", json!({ "a": 1, "b": 2 })).await);
@@ -57,7 +57,7 @@ async fn arguments_are_echoed_as_they_were_written() {
 }
 
 #[tokio::test]
-async fn a_caller_learns_what_the_backend_received_of_it() {
+async fn a_caller_gets_its_message_as_the_backend_received_it() {
     for mut peer in Peer::each().await {
         let params =
             json!({ "name": "whoami", "arguments": {}, "_meta": { "dev.mcp-entra/assertion": "of.the.user" } });
@@ -90,7 +90,7 @@ async fn prompts_resources_and_completions_are_answered() {
     }
 }
 
-/// A call with a token for its progress.
+/// A call with a progress token.
 fn slow(era: Era, arguments: &Value) -> Value {
     let mut params = json!({ "name": "slow", "arguments": arguments, "_meta": { "progressToken": "of the test" } });
     if era == Era::Modern {
@@ -146,7 +146,7 @@ async fn a_cancelled_call_is_counted_and_not_answered() {
 }
 
 #[tokio::test]
-async fn a_closed_answer_cancels_in_the_modern_era_alone() {
+async fn only_in_the_modern_era_a_closed_answer_cancels_the_call() {
     for era in [Era::Legacy, Era::Modern] {
         let mut peer = Peer::over_http(Options::of(era)).await;
         let (params, method) = (json!({ "name": "never_answer", "arguments": {} }), "tools/call");
@@ -177,7 +177,7 @@ async fn counted(peer: &mut Peer, tool: &str) {
 }
 
 #[tokio::test]
-async fn input_is_required_in_the_modern_era_alone() {
+async fn only_in_the_modern_era_input_is_required() {
     for mut peer in Peer::each().await {
         let asked = peer.call("needs_state", json!({ "rounds": 2 })).await;
         if peer.era == Era::Legacy {
@@ -199,7 +199,7 @@ async fn input_is_required_in_the_modern_era_alone() {
 }
 
 #[tokio::test]
-async fn a_changed_tool_differs_in_what_was_changed() {
+async fn a_changed_tool_differs_only_in_the_changed_members() {
     for mut peer in Peer::each().await {
         let add = async |peer: &mut Peer| {
             let (tools, _) = peer.all("tools/list", "tools").await;

@@ -1,4 +1,4 @@
-//! Sessions, revisions and streams of the scripted backend.
+//! Tests of sessions, revisions and streams of the scripted backend.
 
 use futures::StreamExt;
 use reqwest::StatusCode;
@@ -73,7 +73,7 @@ async fn a_modern_backend_compares_headers_with_the_body_and_refuses_other_revis
     assert_eq!(answer.message()["error"]["data"]["supported"], json!(["2026-07-28"]));
 }
 
-/// Reads a stream until it has told all of these, in any order.
+/// Reads a stream until it has sent all of these, in any order.
 async fn tells(answer: reqwest::Response, expected: &[&str]) {
     let mut stream = answer.bytes_stream();
     let mut told = String::new();
@@ -87,7 +87,7 @@ async fn tells(answer: reqwest::Response, expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn changes_are_told_on_the_stream_of_a_session() {
+async fn changes_are_sent_on_the_stream_of_a_session() {
     let mut peer = Peer::over_http(Options::of(Era::Legacy)).await;
     peer.ask("resources/subscribe", json!({ "uri": "scripted://note/1" })).await;
     let Transport::Http(endpoint, backend) = &peer.transport else { panic!("over HTTP") };
@@ -99,7 +99,7 @@ async fn changes_are_told_on_the_stream_of_a_session() {
 }
 
 #[tokio::test]
-async fn changes_are_told_to_a_modern_client_as_its_filter_says() {
+async fn changes_are_sent_to_a_modern_client_by_its_filter() {
     let peer = Peer::over_http(Options::of(Era::Modern)).await;
     let Transport::Http(endpoint, backend) = &peer.transport else { panic!("over HTTP") };
     let filter = json!({ "toolsListChanged": true, "resourceSubscriptions": ["scripted://note/1"] });
@@ -107,7 +107,7 @@ async fn changes_are_told_to_a_modern_client_as_its_filter_says() {
     let message = json!({ "jsonrpc": "2.0", "id": "listens", "method": "subscriptions/listen", "params": params });
     let request = endpoint.post(&message).header("mcp-protocol-version", "2026-07-28");
     let stream = request.header("mcp-method", "subscriptions/listen").send().await.unwrap();
-    // The acknowledgement has come, since the answer has begun; the listener is counted right after it.
+    // The answer has begun, so the acknowledgement was sent. The listener is counted right after it.
     while backend.listeners() == 0 {
         tokio::task::yield_now().await;
     }
@@ -119,7 +119,7 @@ async fn changes_are_told_to_a_modern_client_as_its_filter_says() {
 }
 
 #[tokio::test]
-async fn changes_are_told_over_stdio() {
+async fn changes_are_sent_over_stdio() {
     let mut peer = Peer::over_stdio(Options::of(Era::Legacy)).await;
     peer.ask("resources/subscribe", json!({ "uri": "scripted://note/1" })).await;
     let Transport::Pipe(pipe) = &mut peer.transport else { panic!("over stdio") };
@@ -136,7 +136,7 @@ async fn changes_are_told_over_stdio() {
 }
 
 #[tokio::test]
-async fn a_stream_is_refused_by_those_that_have_none() {
+async fn backends_without_streams_refuse_them() {
     for options in [Options { get_405: true, ..Options::default() }, Options::of(Era::Modern)] {
         let peer = Peer::over_http(options).await;
         let Transport::Http(endpoint, _) = &peer.transport else { panic!("over HTTP") };
@@ -153,7 +153,7 @@ async fn a_slow_start_delays_the_first_answer() {
 }
 
 #[tokio::test]
-async fn a_discover_may_meet_silence() {
+async fn a_discover_may_stay_unanswered() {
     let peer = Peer::over_http(Options { silent_discover: true, ..Options::of(Era::Modern) }).await;
     let Transport::Http(endpoint, _) = &peer.transport else { panic!("over HTTP") };
     let asked = endpoint.ask_modern("server/discover", json!({}));

@@ -1,4 +1,4 @@
-//! Answers that a client must not take as they are.
+//! Answers that a client must not accept.
 
 use serde_json::json;
 
@@ -16,13 +16,13 @@ pub(super) async fn other_id(call: &Call) {
 }
 
 pub(super) async fn twice(call: &Call) {
-    // By events, so that both are sent over HTTP, too.
+    // By events, so that both answers are sent over HTTP, too.
     call.outlet.send(Output::Events).await;
     call.answer_text("the first").await;
     call.answer_text("the second").await;
 }
 
-/// Answers a call that was held after the one that came later. Each gets its argument `value`.
+/// Answers a waiting call after the later one. Each gets its argument `value`.
 pub(super) async fn cross(call: Call) {
     let held = lock(&call.backend.held).pop();
     let Some(held) = held else {

@@ -1,4 +1,4 @@
-//! Changes of the lists, and what the client is told of them.
+//! Changes of the lists, and their notifications.
 
 use crate::scripted::Listed;
 use crate::scripted::backend::lock;

@@ -1,4 +1,4 @@
-//! The tools, each of which is one behaviour.
+//! Tools, each of which is one behaviour.
 
 mod answers;
 mod client;
@@ -12,9 +12,10 @@ use serde_json::json;
 use super::backend::Host;
 use super::call::{Call, Refusal};
 
-/// Names of all tools, and their descriptions, which tell the arguments. None is required unless they say so.
+/// Names of all tools, and their descriptions with the arguments. Arguments are optional unless the description says
+/// so.
 pub const TOOLS: &[(&str, &str)] = &[
-    // Right.
+    // Correct.
     ("echo", "Returns the arguments as they were written."),
     ("add", "Adds two numbers: a and b, both required."),
     ("whoami", "Returns headers and meta of the request."),
@@ -48,7 +49,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("forget_session", "Answers, and knows no session from now on."),
     ("http_500", "Is answered by a status: status (500)."),
     ("redirect", "Is answered by a redirect: to, required; status (302)."),
-    // Wrong deeds to the client and others.
+    // Misuse of the client and others.
     ("ask_client", "Asks the client for sampling, elicitation, roots and ping, and returns what came back."),
     ("logs", "Sends log messages of the levels debug to error, whatever the client asked, before it answers."),
     ("flood_notifications", "Sends log messages (count, 100,000) before it answers."),
@@ -66,7 +67,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("silent_list", "Answers no list of tools from now on."),
     ("bad_names", "Lists tools with bad names from now on."),
     ("ordinary_list", "Lists what there is from now on."),
-    // Wrong deeds of a process.
+    // Misbehaviour of a process.
     ("exit", "Ends the process without an answer: code (1)."),
     ("exit_midway", "Ends the process after half of an answer: code (1)."),
     ("fork", "Starts a process that holds stdout for 5 minutes, and returns its id. own_group: true leaves the group."),

@@ -1,4 +1,4 @@
-//! Tools that behave.
+//! Tools that behave correctly.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::scripted::call::{Call, Refusal};
 use crate::scripted::http::decoded;
 
-/// The time between two looks at a file.
+/// Interval between two checks of a file.
 const LOOK: Duration = Duration::from_millis(10);
 
 pub(super) async fn add(call: &Call) {
@@ -21,7 +21,7 @@ pub(super) async fn add(call: &Call) {
     call.answer(json!({ "content": content, "structuredContent": sum })).await;
 }
 
-/// Returns text and structure with `headers`, where those of one name are joined, and `meta`.
+/// Returns text and structure with `headers`, in which values of one name are joined, and `meta`.
 pub(super) async fn whoami(call: &Call) {
     let mut headers = serde_json::Map::new();
     for (name, value) in &call.source.headers {
@@ -94,7 +94,7 @@ pub(super) async fn received(call: &Call) {
     structured(call, json!({ "received": all })).await;
 }
 
-/// Asks for the same call with its state, or with what the person says, until it has that.
+/// Requests the same call with its state, or with the user's input, until it has that.
 pub(super) async fn ask_again(call: &Call, name: &str) {
     let params = &call.message.params;
     if name == "needs_input" {
@@ -121,7 +121,7 @@ fn elicitation() -> Value {
     json!({ "resultType": "input_required", "inputRequests": { "name": request }, "requestState": "round 1" })
 }
 
-/// Answers with a structure, and with the same as text.
+/// Answers with a structure, and with the same content as text.
 pub(super) async fn structured(call: &Call, content: Value) {
     let text = json!([{ "type": "text", "text": content.to_string() }]);
     call.answer(json!({ "content": text, "structuredContent": content })).await;

@@ -1,4 +1,4 @@
-//! Deeds of a process that whoever runs it must bear or prevent.
+//! Misbehaviour of a process, which its parent must survive or prevent.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -14,7 +14,7 @@ use crate::scripted::outlet::Output;
 /// Seconds after which a forgotten process ends.
 const FORGOTTEN: &str = "300";
 
-/// Does what only a process of its own may do.
+/// Executes actions that only a separate process may execute.
 pub(super) async fn run(call: &Call, name: &str) {
     let code = i32::try_from(call.count("code", 1)).unwrap_or(1);
     match name {
@@ -32,7 +32,7 @@ pub(super) async fn run(call: &Call, name: &str) {
     }
 }
 
-/// Starts a process that nobody waits for. It inherits stdout and stderr.
+/// Starts a process without waiting for its end. It inherits stdout and stderr.
 async fn fork(call: &Call) {
     let mut command = Command::new("sleep");
     command.arg(FORGOTTEN).stdin(Stdio::null());
@@ -46,7 +46,7 @@ async fn fork(call: &Call) {
 }
 
 async fn ignore_sigterm(call: &Call) {
-    // Once it is installed, the handler stays for as long as the process.
+    // After its installation, the handler stays until the process ends.
     if let Err(error) = signal(SignalKind::terminate()) {
         return call.fail(error.to_string()).await;
     }
@@ -54,14 +54,14 @@ async fn ignore_sigterm(call: &Call) {
     call.answer_text("ignored").await;
 }
 
-/// Writes lines to stderr, which blocks while nobody reads them.
+/// Writes lines to stderr, which blocks if it is not read.
 async fn fill_stderr(call: &Call) {
     let lines = call.count("bytes", 8 << 20) / 4096;
     let written = tokio::task::spawn_blocking(move || {
         let mut stderr = std::io::stderr().lock();
         (0..lines).try_for_each(|line| writeln!(stderr, "{line:04095}"))
     });
-    // A closed stderr is none of the caller's business.
+    // A closed stderr does not matter to the caller.
     written.await.ok();
     call.answer_text("filled").await;
 }

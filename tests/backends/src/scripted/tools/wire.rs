@@ -1,4 +1,4 @@
-//! Bytes that are no messages, and HTTP answers without one.
+//! Bytes that are not messages, and HTTP answers without one.
 
 use serde_json::json;
 
@@ -7,10 +7,10 @@ use crate::scripted::call::Call;
 use crate::scripted::message;
 use crate::scripted::outlet::Output;
 
-/// Bytes that are sent at once of a line without an end.
+/// Number of bytes in one write of an endless line.
 const PART: usize = 64 << 10;
 
-/// Writes lines that are no messages. Over stdio an answer follows; over HTTP the lines are all of it.
+/// Writes lines that are not messages. Over stdio an answer follows; over HTTP there are only the lines.
 pub(super) async fn garbage(call: &Call) {
     let lines = b"Listening on stdio...\n{\"jsonrpc\":\"2.0\",\"id\":1,\n\xff\xfe\x00\n[]\n42\nnull\n\n".to_vec();
     call.outlet.send(Output::Bytes(lines)).await;
@@ -19,7 +19,7 @@ pub(super) async fn garbage(call: &Call) {
     }
 }
 
-/// Writes half of an answer, and the rest once a signal is given.
+/// Writes half of an answer, and the rest after a signal.
 pub(super) async fn half_answer(call: &Call) {
     let text = "x".repeat(call.count("bytes", 200 << 10));
     let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }] });
@@ -30,7 +30,7 @@ pub(super) async fn half_answer(call: &Call) {
     call.outlet.send(Output::Bytes(second.as_bytes().to_vec())).await;
 }
 
-/// Writes a line until nobody reads any more, or as many bytes as `bytes` says, then waits.
+/// Writes a line until the client does not read any more, or up to `bytes` bytes, then waits.
 pub(super) async fn long_line(call: &Call) {
     let mut left = call.count("bytes", usize::MAX);
     let start = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"content":[{{"type":"text","text":""#, call.id);
@@ -53,7 +53,7 @@ pub(super) async fn long_line(call: &Call) {
     call.cancelled().await;
 }
 
-/// Answers by events as only a full parser of event streams reads them.
+/// Answers by events that only a complete parser of event streams can read.
 pub(super) async fn split_events(call: &Call) {
     if !call.is_http() {
         return call.answer_text("split").await;
