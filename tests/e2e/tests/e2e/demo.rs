@@ -1,4 +1,4 @@
-//! The demo as a newcomer runs it, and as an impatient one ends it.
+//! Tests of the demo: a complete run, and a run that Ctrl-C ends early.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// The longest time without a line: Kubernetes may have to be built first.
+/// Longest time without a line of output: Kubernetes may have to be built first.
 const SILENCE: Duration = Duration::from_secs(30 * 60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_passes_stays_up_to_be_tried_and_leaves_nothing_behind_when_it_is_killed() -> anyhow::Result<()> {
+async fn the_demo_passes_keeps_running_and_leaves_nothing_behind_when_it_is_killed() -> anyhow::Result<()> {
     let program = tokio::task::spawn_blocking(|| testbed::programs::program("demo")).await??;
     let mut demo = tokio::process::Command::new(program).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(demo.stdout.take().context("its output")?).lines();
@@ -41,13 +41,13 @@ async fn the_demo_passes_stays_up_to_be_tried_and_leaves_nothing_behind_when_it_
     }
 }
 
-/// The testbed's own folder, two above the kubeconfig that the demo tells of.
+/// Folder of the testbed, two levels above the kubeconfig in the demo's output.
 fn folder_of_kubeconfig(line: &str) -> Option<PathBuf> {
     let kubeconfig = line.split_whitespace().find(|word| word.ends_with(".kubeconfig"))?;
     Path::new(kubeconfig).ancestors().nth(2).map(Path::to_owned)
 }
 
-/// Command lines that name the folder: every part of the testbed is told where its files lie.
+/// Command lines that name the folder: every part of the testbed has the path of its files as an argument.
 fn processes_of(folder: &Path) -> anyhow::Result<Vec<String>> {
     let folder = folder.to_string_lossy();
     let mut found = Vec::new();

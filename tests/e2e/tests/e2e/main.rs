@@ -1,5 +1,5 @@
-//! The whole product on real parts. One control plane serves all tests of this binary; each has a namespace and a
-//! tenant of its own. A test that disturbs the operator starts a stack of its own.
+//! Tests of the whole product with real parts. All tests of this binary share one control plane; each has its own
+//! namespace and tenant. A test that disturbs the operator starts its own stack.
 
 mod demo;
 mod imports;
@@ -12,10 +12,10 @@ use e2e::story::World;
 use testbed::shared::Shared;
 use testbed::stack::Stack;
 
-/// A world beside the others, on the stack that all tests share.
+/// World beside the others, on the stack that all tests share.
 async fn world(name: &str) -> anyhow::Result<World> {
     static STACK: Shared<Arc<Stack>> = Shared::new();
-    // The first test to come starts it, and the others wait; that must not block their runtimes.
+    // The first test starts it, and the others wait, which must not block their runtimes.
     let stack = tokio::task::spawn_blocking(|| {
         STACK.get_or_start(|| async {
             let stack = Stack::start(&|_| {}).await?;

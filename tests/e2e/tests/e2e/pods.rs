@@ -1,5 +1,5 @@
-//! What a server's pods are given, whom they let in and where they call out, on a node: the token of
-//! azure-workload-identity's webhook, and connections by NetworkPolicy.
+//! Tests of a server's pods on a node: the token of azure-workload-identity's webhook, and incoming and outgoing
+//! connections by NetworkPolicy.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ async fn patch(world: &World, spec: Value) -> anyhow::Result<()> {
     world.kubectl(&["patch", "mcpserver", "graph", "--type=merge", "-p", &patch]).await.map(drop)
 }
 
-/// What a caller without a token is answered.
+/// Status of an answer to a caller without a token.
 async fn status(world: &World) -> anyhow::Result<u16> {
     Ok(world.http.post(world.url()).body("{}").send().await?.status().as_u16())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_the_workload_identity_webhook_projects_is_exchanged_like_one_of_ours() -> anyhow::Result<()> {
+async fn a_token_projected_by_the_workload_identity_webhook_is_exchanged_like_ours() -> anyhow::Result<()> {
     let world = crate::world("webhook").await?;
     let (tenant, authority) = (world.tenant.to_string(), world.stack.entra.authority());
     let _webhook = WorkloadIdentityWebhook::start(world.kube.clone(), &tenant, authority).await?;
@@ -49,7 +49,7 @@ async fn a_token_that_the_workload_identity_webhook_projects_is_exchanged_like_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_policy_lets_in_whom_it_names_and_the_operator_and_nobody_else() -> anyhow::Result<()> {
+async fn a_network_policy_only_allows_its_named_peers_and_the_operator() -> anyhow::Result<()> {
     let world = crate::world("network").await?;
     world.make_ready().await?;
     ensure!(status(&world).await? == 401, "without a policy the edge reaches the server");
@@ -59,15 +59,15 @@ async fn a_network_policy_lets_in_whom_it_names_and_the_operator_and_nobody_else
     };
     patch(&world, from("elsewhere")).await?;
     world.eventually("the edge is kept out", || status(&world), |status| *status != 401).await?;
-    // The operator still sees what is so: a withdrawn credential would be told.
+    // The operator still gets the correct status: it would report a withdrawn credential.
     tokio::time::sleep(Duration::from_secs(3)).await;
     world.condition(ConditionType::AuthorizationReady, "True").await?;
     patch(&world, from("edge")).await?;
-    world.eventually("the edge is let in", || status(&world), |status| *status == 401).await?;
+    world.eventually("the edge is allowed", || status(&world), |status| *status == 401).await?;
     world.condition(ConditionType::Ready, "True").await.map(drop)
 }
 
-/// What a pod of the server is answered that asks its outgoing proxy for a connection to that port.
+/// Returns the answer of the outgoing proxy to a pod of the server that requests a connection to this port.
 async fn asked_as_pod(proxy: &EgressProxy, port: u16) -> anyhow::Result<String> {
     let address = proxy.url();
     let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await?;
@@ -89,7 +89,7 @@ fn port_of(url: &str) -> anyhow::Result<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_calls_out_to_the_ports_that_its_spec_implies_and_to_no_others() -> anyhow::Result<()> {
+async fn a_server_connects_only_to_the_ports_that_its_spec_implies() -> anyhow::Result<()> {
     let world = crate::world("egress").await?;
     world.make_ready().await?;
     let labels = world.pods().await?.into_iter().find_map(|pod| pod.metadata.labels).context("a pod's labels")?;
@@ -109,11 +109,11 @@ async fn a_server_calls_out_to_the_ports_that_its_spec_implies_and_to_no_others(
     let entra = port_of(world.stack.entra.authority())?;
     ensure!(asked_as_pod(&proxy, entra).await?.contains(" 200 "), "the spec implies Entra's port");
     let https = asked_as_pod(&proxy, 443).await?;
-    ensure!(!https.contains("NetworkPolicy"), "443 is let out, whoever answers there: {https}");
+    ensure!(!https.contains("NetworkPolicy"), "443 is allowed, whatever answers there: {https}");
     let api_server = asked_as_pod(&proxy, port_of(world.stack.control_plane.url())?).await?;
     ensure!(api_server.contains("no NetworkPolicy of namespace egress allows the connection out"), "{api_server}");
 
-    // As the policy is of a server whose spec does not name Entra's port.
+    // The policy is that of a server whose spec does not name Entra's port.
     patch(&world, json!({"suspend": true})).await?;
     world.condition(ConditionType::Programmed, "Unknown").await?;
     let narrower = json!([{"op": "replace", "path": "/spec/egress", "value": [{"ports": [{"port": 443}]}]}]);
@@ -121,7 +121,7 @@ async fn a_server_calls_out_to_the_ports_that_its_spec_implies_and_to_no_others(
     world.kubectl(&["delete", "pods", "--wait=false", "--selector=app.kubernetes.io/instance=graph"]).await?;
     let status = || async { Ok(serde_json::to_string(&world.server().await?.status)?) };
     let has_no_keys = |status: &String| status.contains("has no keys to verify tokens with");
-    world.eventually("the server says that it does not reach Entra", status, has_no_keys).await?;
+    world.eventually("the server reports that it does not reach Entra", status, has_no_keys).await?;
     patch(&world, json!({"suspend": false})).await?;
     world.condition(ConditionType::Ready, "True").await.map(drop)
 }
