@@ -1,5 +1,5 @@
-//! Measurements of the programs from outside: time, requests, processor time and memory. Figures are printed and compared
-//! by people; only counts that are promised are asserted, since they are the same on every machine.
+//! Measurements of the programs from outside: time, requests, processor time and memory. Figures are printed for people
+//! to compare. Only promised counts are asserted, since they are equal on every machine.
 
 pub mod operator;
 mod process;

@@ -1,24 +1,24 @@
-//! The processor time and the memory of a process, as Linux tells them in `/proc`.
+//! Processor time and memory of a process, from Linux's `/proc`.
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-/// Clock ticks of `/proc/<pid>/stat` in a second: the same on every Linux since 2.6.
+/// Clock ticks of `/proc/<pid>/stat` per second. It is the same on every Linux since 2.6.
 const TICKS_A_SECOND: u64 = 100;
 
 /// The memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Bytes resident now.
+    /// Bytes that are resident now.
     pub(crate) resident: u64,
-    /// Resident bytes that are no pages of the program's file, which the kernel can drop at any time.
+    /// Resident bytes without pages of the program's file, which the kernel can drop at any time.
     pub(crate) anonymous: u64,
-    /// The most bytes that have been resident.
+    /// Maximum of resident bytes.
     pub(crate) peak: u64,
 }
 
-/// The memory that a process holds.
+/// Returns the memory of a process.
 pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -27,26 +27,26 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     };
     let memory = || Some(Memory { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")?, peak: bytes("VmHWM:")? });
-    memory().with_context(|| format!("{path} tells no memory"))
+    memory().with_context(|| format!("{path} has no memory figures"))
 }
 
-/// The processor time that a process has taken since its start.
+/// Returns the processor time of a process since its start.
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    // utime and stime, the 14th and 15th of all.
+    // utime and stime, the 14th and 15th field.
     let ticks = fields(&stat).skip(11).take(2).map(str::parse::<u64>);
     let ticks = ticks.sum::<Result<u64, _>>().with_context(|| path)?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
 }
 
-/// A process and all that come of it, itself first.
+/// Returns a process and its descendants, itself first.
 pub(crate) fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(child) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // Some end while we look.
+        // Some processes end meanwhile.
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
         parents
             .extend(fields(&stat).nth(1).and_then(|parent| parent.parse::<u32>().ok()).map(|parent| (parent, child)));
@@ -59,8 +59,8 @@ pub(crate) fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     Ok(family)
 }
 
-/// The fields of `/proc/<pid>/stat` from the third on. The name of the program before it, in parentheses, may hold
-/// anything.
+/// Returns the fields of `/proc/<pid>/stat` from the third on. The name of the program before them, in parentheses, may
+/// contain anything.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit(')').next().unwrap_or_default().split_whitespace()
 }
@@ -72,7 +72,7 @@ mod tests {
     use super::family;
 
     #[test]
-    fn the_family_of_a_process_has_its_children_and_no_others() {
+    fn the_family_of_a_process_contains_only_its_descendants() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let own = family(std::process::id()).unwrap();
         assert_eq!(own.first(), Some(&std::process::id()));

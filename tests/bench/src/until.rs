@@ -1,14 +1,14 @@
-//! The wait for a state that can only be looked at.
+//! Polling for a state.
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-/// The longest wait.
+/// Longest wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1200);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits until something holds.
+/// Waits until the condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let wait = async {
         while !holds().await? {
@@ -17,5 +17,5 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Re
         Ok(())
     };
     let waited = tokio::time::timeout(PATIENCE, wait).await;
-    waited.with_context(|| format!("waited {} s in vain until {what}", PATIENCE.as_secs()))?
+    waited.with_context(|| format!("waited {} s without success until {what}", PATIENCE.as_secs()))?
 }

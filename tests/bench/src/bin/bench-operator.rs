@@ -1,5 +1,5 @@
-//! `cargo bench-operator`: what the operator takes for a thousand servers. It builds the release program, runs it under
-//! its own service account on a real control plane whose node is a stub, and prints a table of figures.
+//! `cargo bench-operator`: measures the operator with a thousand servers. It builds the release program, and runs it
+//! under its own service account on a real control plane with a stub node. It prints a table of figures.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let supervisor = Supervisor::start_program(&supervisor)?;
     let figures = tokio::select! {
         figures = measure(&size, &program, supervisor, &|line| eprintln!("bench: {line}")) => figures?,
-        // What runs ends with us: its supervisor sees our end of the pipe close.
+        // The supervisor sees our end of the pipe close, and ends everything that runs.
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::FAILURE),
     };
     print!("{figures}");

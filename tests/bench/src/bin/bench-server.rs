@@ -1,5 +1,5 @@
-//! `cargo bench-server`: mcp-entra-server beside other MCP servers. It builds the release program, installs the others,
-//! runs all of them before an emulated Entra, and prints a table of figures.
+//! `cargo bench-server`: measures mcp-entra-server beside other MCP servers. It builds the release program, installs
+//! the others, and runs all of them with an emulated Entra. It prints a table of figures.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ struct Arguments {
     program: Vec<PathBuf>,
 }
 
-/// Processes of a bench, which it starts itself.
+/// Processes that the bench starts itself.
 #[derive(Subcommand)]
 enum Part {
     /// Sends requests.
@@ -48,14 +48,14 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(size: Size, mut programs: Vec<PathBuf>) -> anyhow::Result<()> {
     let built = release_program("mcp-entra-server", "mcp-entra-server")?;
-    let target = built.ancestors().nth(2).map(Path::to_owned).context("the folder of what is built")?;
+    let target = built.ancestors().nth(2).map(Path::to_owned).context("the target folder")?;
     programs.push(built);
     let shim = size.forwards().then(|| release_program("mcp-entra-shim", "mcp-entra-shim")).transpose()?;
     let bench = Bench::prepare(size, &programs, shim, &target.join("tmp"))?;
     Runtime::new()?.block_on(async {
         let figures = tokio::select! {
             figures = bench.run(&|line| eprintln!("bench: {line}")) => figures?,
-            // The servers end with what is dropped here.
+            // The servers end with the values that are dropped here.
             signal = tokio::signal::ctrl_c() => return Ok(signal?),
         };
         print!("{figures}");

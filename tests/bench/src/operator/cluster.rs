@@ -1,4 +1,4 @@
-//! A control plane with the kinds and the operator's rights, as an installation has them.
+//! Control plane with the kinds and the operator's rights, as in an installation.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,14 +10,14 @@ use testbed::control_plane::{AuditLog, ControlPlane};
 use testbed::stack::repository;
 use testbed::supervisor::Supervisor;
 
-/// The operator's user, as the chart names it.
+/// User of the operator, as in the chart.
 pub(super) const USER: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
 
-/// A control plane that the operator is installed in.
+/// Control plane with an installed operator.
 pub(super) struct Cluster {
     plane: ControlPlane,
     pub(super) supervisor: Supervisor,
-    /// The operator's.
+    /// Kubeconfig of the operator.
     pub(super) kubeconfig: PathBuf,
 }
 
@@ -38,7 +38,7 @@ impl Cluster {
         Ok(Self { plane, supervisor, kubeconfig })
     }
 
-    /// A client as cluster administrator.
+    /// Returns a client with the rights of the cluster administrator.
     pub(super) fn client(&self) -> anyhow::Result<kube::Client> {
         self.plane.client()
     }
@@ -59,7 +59,7 @@ impl Kubectl<'_> {
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig())
             .args(arguments)
-            // Discovery is cached below HOME otherwise, and would stay behind.
+            // Without this, discovery is cached below HOME and stays there.
             .env("KUBECACHEDIR", self.folder.join("kubectl"))
             .stdin(Stdio::null())
             .kill_on_drop(true)

@@ -1,4 +1,4 @@
-//! The figures of a run as a table, and which promises they break.
+//! Figures of a run as a table, and the broken promises.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,30 +8,30 @@ use super::Size;
 use super::requests::{Purpose, Requests};
 use crate::process::Memory;
 
-/// The most status writes that a server may take from its creation until it is Ready.
+/// Maximum number of status writes of a server from its creation until it is Ready.
 const STATUS_WRITES: usize = 3;
-/// Kinds of requests that are told of each purpose.
+/// Number of kinds of requests that are printed for each purpose.
 const KINDS: usize = 8;
 
-/// What was measured.
+/// Results of the measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     size: Size,
-    /// Until the API server had taken every manifest.
+    /// Time until the API server had accepted every manifest.
     pub(super) applied: Duration,
-    /// From the first apply to the last Ready.
+    /// Time from the first apply to the last Ready.
     pub(super) all_ready: Duration,
     pub(super) creation: Requests,
     pub(super) creation_passes: u64,
     pub(super) steady: Window,
-    /// The same, with rivals.
+    /// A window with additional conflicting servers.
     pub(super) rivals: Window,
-    /// From the start of the new process until its watches have seen everything.
+    /// Time from the start of the new process until its watches are synced.
     pub(super) restart_ready: Duration,
-    /// Until it has asked every pod.
+    /// Time until it has polled every pod.
     pub(super) restart_all_asked: Duration,
     pub(super) restart: Requests,
-    /// From the apply until half of all pods enforce it, and all.
+    /// Time from the apply until half of all pods, and all pods, enforce it.
     pub(super) half_deny: Duration,
     pub(super) all_deny: Duration,
     pub(super) deny: Requests,
@@ -42,7 +42,7 @@ pub struct Figures {
     pub(super) deny_memory: Memory,
 }
 
-/// A window in which nothing is to be written.
+/// A window in which nothing may be written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     pub(super) requests: Requests,
@@ -52,7 +52,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Processor time of the operator by passes, in milliseconds.
+    /// Processor time of the operator by reconciles, in milliseconds.
     fn of_a_pass(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e3 / (self.passes.max(1) as f64)
     }
@@ -63,7 +63,7 @@ impl Figures {
         Self { size: size.clone(), ..Self::default() }
     }
 
-    /// The promises that do not hold: counts, which are the same on every machine.
+    /// Returns the broken promises: counts, which are equal on every machine.
     pub fn broken_promises(&self) -> Vec<String> {
         let mut broken = Vec::new();
         let children = self.creation.objects_by_writes(Purpose::Child);
@@ -131,7 +131,7 @@ impl fmt::Display for Figures {
         let ratio = self.rivals.of_a_pass() / self.steady.of_a_pass();
         row("processor time of a pass, with : without", format!("{ratio:.2}"))?;
         row("restart until ready", seconds(self.restart_ready))?;
-        row("restart until every pod is asked", seconds(self.restart_all_asked))?;
+        row("restart until every pod is polled", seconds(self.restart_all_asked))?;
         row("writes by the restart but the lease", self.restart.writes().to_string())?;
         row("deny applied until half the pods enforce it", seconds(self.half_deny))?;
         row("deny applied until the last pod enforces it", seconds(self.all_deny))?;
@@ -171,7 +171,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
 
-/// How many objects were written how often.
+/// Number of objects by number of writes.
 fn spread(objects_by_writes: &BTreeMap<usize, usize>) -> String {
     let each = objects_by_writes.iter().map(|(writes, objects)| format!("{objects} × {writes}"));
     each.collect::<Vec<_>>().join(", ")

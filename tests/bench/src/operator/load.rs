@@ -1,4 +1,4 @@
-//! What people apply: servers with a mapping each, and then something that nobody may do.
+//! Load of the measurement: servers with one mapping each, and later a deny.
 
 use anyhow::Context;
 use futures::{TryStreamExt, stream};
@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use super::Size;
 use crate::until::PATIENCE;
 
-/// The name of what denies something everywhere. A compiled policy that holds it names it.
+/// Name of the deny that applies everywhere. It occurs in a compiled policy that contains the deny.
 pub(super) const DENY: &str = "bench-deny";
 
 const API_VERSION: &str = "mcp-entra.dev/v1alpha1";
-/// Servers that are applied at once: what one `kubectl apply -f folder` does not reach, and some pipelines do.
+/// Number of servers that are applied at the same time. One `kubectl apply -f folder` does not reach it, but some
+/// pipelines do.
 const AT_ONCE: usize = 8;
 
 fn namespace(number: u32) -> String {
@@ -64,14 +65,14 @@ pub(super) async fn rivals(client: &Client, size: &Size) -> anyhow::Result<()> {
         }
         server
     };
-    // The first of all servers holds that client id.
+    // The first of all servers owns this client id.
     let loser = |number: u32| server(namespace, &format!("loser-{number:04}"), 0, 0);
     stream::iter((0..size.rivals).flat_map(|number| [beside(number), loser(number)]).map(Ok))
         .try_for_each_concurrent(AT_ONCE, async |server| patch(client, "mcpservers", &server).await)
         .await
 }
 
-/// Denies something on every server there is.
+/// Applies a deny to every server.
 pub(super) async fn deny(client: &Client) -> anyhow::Result<()> {
     let mapping = json!({
         "apiVersion": API_VERSION,

@@ -1,4 +1,4 @@
-//! The operator's bench: its phases in their order.
+//! Benchmark of the operator: its phases in order.
 
 mod cluster;
 mod figures;
@@ -28,19 +28,20 @@ use servers::ReadyServers;
 
 use crate::until::until;
 
-/// How much is measured.
+/// Size of the measurement.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Size {
-    /// McpServers, each with an McpRoleMapping of its own.
+    /// McpServers, each with its own McpRoleMapping
     #[arg(long, default_value_t = 1000)]
     pub servers: u32,
     /// Pods of each server.
     #[arg(long, default_value_t = 2)]
     pub replicas: u32,
-    /// Namespaces that the servers are spread over.
+    /// Namespaces of the servers
     #[arg(long, default_value_t = 20)]
     pub namespaces: u32,
-    /// Servers on one host, and as many that name a client id of another, which are added for a second such window.
+    /// Servers with the same host, and the same number with a client id of another namespace, which are added for a
+    /// second such window
     #[arg(long, default_value_t = 100)]
     pub rivals: u32,
     /// Length of the window in which nothing may be written.
@@ -54,13 +55,13 @@ impl Size {
     }
 }
 
-/// The operator is quiet once it has written nothing for that long.
+/// Time without writes after which the operator counts as settled.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Measures that operator program; what runs is the supervisor's. `say` gets a line for each phase that begins.
+/// Measures this operator program under the supervisor. `say` gets a line at the start of each phase.
 ///
 /// # Errors
-/// Where a part does not come up, or something that is awaited does not come.
+/// If a part does not come up, or something that is awaited does not come.
 pub async fn measure(
     size: &Size,
     program: &Path,
@@ -75,7 +76,7 @@ pub async fn measure(
     load::namespaces(&cluster.client()?, size).await?;
     let mut figures = Figures::of(size);
 
-    say("starting the operator over nothing");
+    say("starting the operator in an empty cluster");
     let mut operator = Program::start(program, &cluster, node.proxy_url()).await?;
     operator.until_ready().await?;
     quiet(&cluster).await?;
@@ -103,13 +104,13 @@ pub async fn measure(
     operator = Program::start(program, &cluster, node.proxy_url()).await?;
     operator.until_ready().await?;
     figures.restart_ready = begin.elapsed();
-    until("every pod is asked anew", async || Ok(node.pods().polled() == size.pods())).await?;
+    until("every pod is polled again", async || Ok(node.pods().polled() == size.pods())).await?;
     figures.restart_all_asked = begin.elapsed();
     quiet(&cluster).await?;
     figures.restart = requests_since(&cluster, mark)?;
     figures.restart_memory = operator.memory()?;
 
-    say("denying something everywhere");
+    say("applying a deny for every server");
     let (mark, begin) = (cluster.audit().mark()?, Instant::now());
     load::deny(&cluster.client()?).await?;
     let enforcing = || node.pods().enforcing(load::DENY);
@@ -121,7 +122,7 @@ pub async fn measure(
     figures.deny = requests_since(&cluster, mark)?;
     figures.deny_memory = operator.memory()?;
 
-    say(&format!("applying {} servers on one host, and as many that name one client id", size.rivals));
+    say(&format!("applying {} servers with one host, and as many with one client id", size.rivals));
     load::rivals(&cluster.client()?, size).await?;
     quiet(&cluster).await?;
     figures.rivals = window(size, &cluster, &operator, &node).await?;
@@ -129,7 +130,7 @@ pub async fn measure(
     Ok(figures)
 }
 
-/// Measures a window in which nothing is to be written.
+/// Measures a window in which nothing may be written.
 async fn window(size: &Size, cluster: &Cluster, operator: &Program, node: &StubNode) -> anyhow::Result<Window> {
     let (mark, cpu, polls) = (cluster.audit().mark()?, operator.cpu()?, node.pods().polls());
     let passes = operator.passes().await?;
@@ -146,7 +147,7 @@ fn requests_since(cluster: &Cluster, mark: Marker) -> anyhow::Result<Requests> {
     Ok(Requests::new(cluster.audit().requests(mark, cluster::USER)?))
 }
 
-/// Waits until the operator has written nothing for a while but for its lease.
+/// Waits until the operator has written nothing except its lease for a while.
 async fn quiet(cluster: &Cluster) -> anyhow::Result<()> {
     let (mut mark, mut since) = (cluster.audit().mark()?, Instant::now());
     until("the operator is quiet", async || {

@@ -1,5 +1,5 @@
-//! A stub for the node and the edge: pods that the real scheduler places on it are Ready at once, at addresses behind
-//! the proxy that answers for them, and each Ingress gets an address.
+//! Stub of the node and the edge. Pods that the real scheduler binds to it become Ready at once, at addresses behind
+//! the proxy that answers for them. Each Ingress gets an address.
 
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ use super::pods::{Pods, ServerName};
 const NODE: &str = "stub";
 const INSTANCE: &str = "app.kubernetes.io/instance";
 const SELECTOR: &str = "app.kubernetes.io/managed-by=mcp-entra-operator";
-/// Statuses that are written at once.
+/// Number of statuses that are written concurrently.
 const AT_ONCE: usize = 16;
 const RENEWAL: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
@@ -64,13 +64,13 @@ impl StubNode {
         &self.pods
     }
 
-    /// The proxy that answers for the pods.
+    /// Proxy that answers for the pods.
     pub(super) fn proxy_url(&self) -> &str {
         &self.proxy_url
     }
 }
 
-/// A part that ends has failed: what is awaited of it will not come, and the reason should be known.
+/// Logs a part that has ended. The awaited state will not come, and the log shows the reason.
 fn told(part: &'static str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = work.await {
@@ -94,13 +94,13 @@ async fn register(client: &Client) -> anyhow::Result<()> {
     });
     let nodes = Api::<Node>::all(client.clone());
     nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await.context("create the Node")?;
-    // The life-cycle controller would clear the taint of a new node too, some seconds later.
+    // The lifecycle controller would clear the taint of a new node some seconds later.
     let untainted = Patch::Merge(json!({"spec": {"taints": null}}));
     nodes.patch(NODE, &PatchParams::default(), &untainted).await?;
     Ok(())
 }
 
-/// A node without signs of life loses its pods.
+/// Renews the lease, since a node without one loses its pods.
 async fn keep_alive(client: Client) -> anyhow::Result<()> {
     let leases = Api::<Lease>::namespaced(client, "kube-node-lease");
     loop {
@@ -119,7 +119,7 @@ fn selected() -> watcher::Config {
     watcher::Config::default().labels(SELECTOR)
 }
 
-/// The server that an object of the operator's belongs to.
+/// Returns the server of an object of the operator.
 fn server_of(object: &impl ResourceExt) -> ServerName {
     let server = object.labels().get(INSTANCE).cloned().unwrap_or_default();
     (object.namespace().unwrap_or_default(), server)
@@ -148,7 +148,7 @@ async fn start_pods(client: Client, pods: Pods) -> anyhow::Result<()> {
         .try_for_each_concurrent(AT_ONCE, async |(pod, address)| {
             let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
             let patch = Patch::Strategic(running(&pod, address));
-            // It may be gone by now.
+            // It may have been deleted meanwhile.
             match api.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 answer => answer.map(drop).context("the status of a pod"),
@@ -157,7 +157,7 @@ async fn start_pods(client: Client, pods: Pods) -> anyhow::Result<()> {
         .await
 }
 
-/// The status of a pod that runs and is ready.
+/// Returns the status of a running and ready pod.
 fn running(pod: &Pod, address: Ipv4Addr) -> serde_json::Value {
     let now = Timestamp::now();
     let condition = |type_: &str| json!({"type": type_, "status": "True", "lastTransitionTime": now});

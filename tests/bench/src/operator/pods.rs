@@ -1,5 +1,5 @@
-//! What the stub node's pods do: they mount their server's policy and answer for it on their admin port. As a kubelet
-//! does, a pod is given a changed ConfigMap when its own object changes, and else within the minute and a half.
+//! Pods of the stub node. They mount their server's policy and report it on their admin port. As with a kubelet, a pod
+//! gets a changed ConfigMap when its own object changes, otherwise within 90 seconds.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -13,13 +13,13 @@ use mcp_entra_policy::{
     FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus, revision,
 };
 
-/// The port that the operator asks pods at.
+/// Port of the pods that the operator polls.
 const ADMIN_PORT: u16 = 8081;
-/// Between two looks of a kubelet at the volumes of a pod that nothing happens to: a minute, and up to half of it more.
+/// Interval in which a kubelet checks the volumes of an unchanged pod: a minute, plus up to half of it.
 const SYNC: Duration = Duration::from_secs(60);
 const SPREAD_MILLISECONDS: u64 = 30_000;
 
-/// The pods of the stub node, by address.
+/// Pods of the stub node, by address.
 #[derive(Clone, Default)]
 pub(super) struct Pods(Arc<Mutex<State>>);
 
@@ -37,14 +37,14 @@ struct State {
 
 struct StubPod {
     server: ServerName,
-    /// The pod's annotations as the kubelet saw them last.
+    /// Annotations of the pod when the kubelet last saw them.
     seen: String,
     enforced: Option<Arc<str>>,
     next_sync: Instant,
 }
 
 impl Pods {
-    /// Notes what a pod looks like. Says at which address a pod starts that was not there.
+    /// Records the state of a pod. Returns the address of a new one.
     pub(super) fn see(&self, uid: &str, server: ServerName, looks: String) -> Option<Ipv4Addr> {
         let mut state = self.lock();
         let policy = state.policies.get(&server).cloned();
@@ -64,7 +64,7 @@ impl Pods {
         Some(address)
     }
 
-    /// Notes a server's policy, which pods do not see yet but for those that wait for their first.
+    /// Records a server's policy. Pods do not see it yet, except those that wait for their first.
     pub(super) fn publish(&self, server: ServerName, document: &str) {
         let mut state = self.lock();
         let document: Arc<str> = document.into();
@@ -74,7 +74,7 @@ impl Pods {
         state.policies.insert(server, document);
     }
 
-    /// Gives pods their servers' policies that have not been looked at for long.
+    /// Gives the policies of their servers to pods whose last check is long ago.
     pub(super) fn sync(&self) {
         let mut state = self.lock();
         let State { policies, pods, .. } = &mut *state;
@@ -84,19 +84,19 @@ impl Pods {
         }
     }
 
-    /// How many pods enforce a policy that names that.
+    /// Returns the number of pods that enforce a policy with this name.
     pub(super) fn enforcing(&self, name: &str) -> usize {
         let quoted = format!("\"{name}\"");
         let enforces = |pod: &&StubPod| pod.enforced.as_ref().is_some_and(|document| document.contains(&quoted));
         self.lock().pods.values().filter(enforces).count()
     }
 
-    /// How often pods have been asked.
+    /// Returns the number of status requests to pods.
     pub(super) fn polls(&self) -> u64 {
         self.lock().polls
     }
 
-    /// How many pods have been asked since [`Pods::forget_polls`].
+    /// Returns the number of pods with requests since [`Pods::forget_polls`].
     pub(super) fn polled(&self) -> usize {
         self.lock().polled.len()
     }
@@ -105,7 +105,7 @@ impl Pods {
         self.lock().polled.clear();
     }
 
-    /// A forward proxy to the pods' admin ports.
+    /// Forward proxy to the pods' admin ports.
     pub(super) fn proxy(&self) -> Router {
         let pods = self.clone();
         Router::new().fallback(move |uri: Uri| {
@@ -156,13 +156,13 @@ impl StubPod {
     }
 }
 
-/// Addresses are given out in order.
+/// Addresses are assigned in order.
 fn address(number: usize) -> Ipv4Addr {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 10)).saturating_add(number))
 }
 
-/// Pods are not looked at in step.
+/// Pods are checked at different times.
 fn spread(address: Ipv4Addr) -> Duration {
     Duration::from_millis(u64::from(u32::from(address)) * 7919 % SPREAD_MILLISECONDS)
 }

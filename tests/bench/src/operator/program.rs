@@ -1,4 +1,4 @@
-//! The operator as a process, and what can be seen of it from outside.
+//! The operator as a process, and its visible state.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use crate::process::{self, Memory};
 use crate::until::until;
 
-/// Time to end for a program that is told to.
+/// Time for the program to end after a signal.
 const GRACE: Duration = Duration::from_secs(40);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -24,7 +24,7 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) async fn start(program: &Path, cluster: &Cluster, proxy_url: &str) -> anyhow::Result<Self> {
-        // Free when it is chosen; should another process be faster, the program says so and ends.
+        // It is free now. If another process takes it, the program reports that and ends.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let arguments = [
             "run".to_owned(),
@@ -41,7 +41,7 @@ impl Program {
         Ok(Self { child, url: format!("http://{address}"), client })
     }
 
-    /// Waits until its watches have seen everything.
+    /// Waits until its watches are synced.
     pub(super) async fn until_ready(&self) -> anyhow::Result<()> {
         until("the operator is ready", async || {
             if let Some(status) = self.child.status() {
@@ -53,7 +53,7 @@ impl Program {
         .await
     }
 
-    /// How many passes over McpServers have ended since its start.
+    /// Returns the number of finished reconciles of McpServers since its start.
     pub(super) async fn passes(&self) -> anyhow::Result<u64> {
         let metrics = self.client.get(format!("{}/metrics", self.url)).send().await?.text().await?;
         let counts = metrics.lines().filter_map(|line| {
@@ -67,7 +67,7 @@ impl Program {
         process::memory(self.child.pid())
     }
 
-    /// The processor time that it has taken since its start.
+    /// Returns the processor time since its start.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
         process::cpu(self.child.pid())
     }

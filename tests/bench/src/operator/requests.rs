@@ -1,17 +1,17 @@
-//! What the operator asked of the API server, sorted by what it is for. Pure.
+//! Requests of the operator to the API server, by purpose. Pure functions.
 
 use std::collections::BTreeMap;
 
 use testbed::control_plane::AuditEvent;
 
-/// The operator's requests in some window.
+/// Requests of the operator in a window.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests(Vec<AuditEvent>);
 
-/// The namespace with the claims of servers on hosts and client ids.
+/// Namespace with the claims of servers on hosts and client ids.
 const OPERATOR_NAMESPACE: &str = "mcp-entra-system";
 
-/// What a request is for.
+/// Purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
     Read,
@@ -36,7 +36,7 @@ impl Purpose {
         Self::Lease,
     ];
 
-    /// For the table.
+    /// Name in the table.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Read => "reads",
@@ -69,17 +69,17 @@ impl Requests {
         Self(requests)
     }
 
-    /// How many there are of a purpose.
+    /// Returns the number of requests with a purpose.
     pub(super) fn count(&self, purpose: Purpose) -> usize {
         self.of(purpose).count()
     }
 
-    /// How many writes there are, but for those of the lease.
+    /// Returns the number of writes, without those of the lease.
     pub(super) fn writes(&self) -> usize {
         self.0.iter().filter(|request| request.is_write() && Purpose::of(request) != Purpose::Lease).count()
     }
 
-    /// How many objects were written how often, of a purpose.
+    /// Returns the number of objects by number of writes, for a purpose.
     pub(super) fn objects_by_writes(&self, purpose: Purpose) -> BTreeMap<usize, usize> {
         let mut writes = BTreeMap::<_, usize>::new();
         for request in self.of(purpose) {
@@ -90,7 +90,7 @@ impl Requests {
         objects
     }
 
-    /// Every kind of request of a purpose, the most frequent first: verb, resource and answer.
+    /// Returns every kind of request of a purpose, the most frequent first: verb, resource and answer.
     pub(super) fn kinds(&self, purpose: Purpose) -> Vec<(String, usize)> {
         let mut kinds = BTreeMap::<_, usize>::new();
         for AuditEvent { verb, resource, code, .. } in self.of(purpose) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lease_is_no_write_and_everything_else_that_changes_something_is() {
+    fn the_lease_does_not_count_as_a_write_and_every_other_change_does() {
         let write = |resource, subresource| Requests(vec![mk_request("patch", resource, subresource, "a")]).writes();
         assert_eq!(write("leases", None), 0);
         assert_eq!(write("mcpservers", Some("status")), 1);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_written_twice_is_told_from_two_that_are_written_once() {
+    fn one_object_with_two_writes_differs_from_two_objects_with_one_write() {
         let mk = |names: &[&str]| {
             Requests(names.iter().map(|name| mk_request("patch", "services", None, name)).collect())
                 .objects_by_writes(Purpose::Child)

@@ -1,4 +1,4 @@
-//! Which McpServers say that they are Ready, as whoever watches them sees it.
+//! McpServers that are Ready, as a watch shows them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

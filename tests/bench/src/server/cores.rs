@@ -1,4 +1,4 @@
-//! The cores that processes of the bench run on, so that none of them slows the server that is measured.
+//! Cores of the bench's processes, chosen so that none of them slows the measured server.
 
 use std::thread;
 
@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
-/// Most workers of a server.
+/// Maximum number of workers of a server.
 pub(super) const MOST_WORKERS: usize = 2;
 
-/// The cores of a measurement, by number.
+/// Cores of a measurement, by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cores {
     /// Cores of the server: one for each worker.
@@ -23,9 +23,9 @@ pub(super) struct Cores {
 }
 
 impl Cores {
-    /// The cores for a server with so many workers, out of those that are available.
+    /// Chooses the cores for a server with this number of workers from the available ones.
     ///
-    /// Load and Graph share a core where there are three, and two workers share theirs with both where there are two.
+    /// With three cores, load and Graph share one. With two cores, two workers share them with both.
     ///
     /// # Errors
     /// If there is one core alone.
@@ -41,7 +41,7 @@ impl Cores {
     }
 }
 
-/// The cores that this thread may run on.
+/// Returns the cores of this thread.
 ///
 /// # Errors
 /// If the system does not tell.
@@ -50,7 +50,7 @@ pub(super) fn available() -> anyhow::Result<Vec<usize>> {
     Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
 }
 
-/// Keeps this thread, and all threads and processes that it starts from now on, on these cores.
+/// Restricts this thread, and all threads and processes that it starts later, to these cores.
 ///
 /// # Errors
 /// If the system does not allow it.
@@ -62,7 +62,7 @@ pub(super) fn pin(cores: &[usize]) -> anyhow::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("sched_setaffinity")
 }
 
-/// Starts a process on these cores: it has those of the thread that starts it.
+/// Starts a process on these cores. It inherits them from the thread that starts it.
 pub(super) fn spawn_on(on: &[usize], mut command: Command) -> anyhow::Result<Child> {
     let runtime = Handle::current();
     let spawn = || {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_load_has_a_core_of_its_own_wherever_there_is_one() {
+    fn the_load_has_its_own_core_if_enough_cores_exist() {
         let plan = |available: &[usize], workers| {
             let Cores { server, load, graph } = Cores::plan(available, workers).unwrap();
             (server, load, graph)

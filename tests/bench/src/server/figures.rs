@@ -15,14 +15,14 @@ pub(super) struct Figures {
     memory: BTreeMap<usize, MemoryOfServer>,
 }
 
-/// One turn in which each connection sent a request after an answer.
+/// One turn, in which each connection sends a request after each answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closed {
-    /// Answers in a second.
+    /// Answers per second.
     pub(super) rate: f64,
-    /// Processor time of the server for a request, in microseconds.
+    /// Processor time of the server per request, in microseconds.
     pub(super) cpu: f64,
-    /// Part of the time for which the core of the load was taken by the load and what it shares the core with, 0 to 1.
+    /// Share of time in which the load, and the processes on the same core, used the core, 0 to 1.
     pub(super) load: f64,
 }
 
@@ -36,29 +36,29 @@ pub(super) struct MemoryOfServer {
 }
 
 impl Figures {
-    /// Notes a turn.
+    /// Records a turn.
     pub(super) fn note(&mut self, server: usize, kind: Kind, turn: Closed) {
         self.closed.entry((server, kind)).or_default().push(turn);
     }
 
-    /// Notes the 99th percentile of the latency of a turn at a fixed rate, in microseconds.
+    /// Records the 99th percentile of the latency of a turn at a fixed rate, in microseconds.
     pub(super) fn note_latency(&mut self, server: usize, kind: Kind, p99: f64) {
         self.open.entry((server, kind)).or_default().push(p99);
     }
 
-    /// Notes the memory of a server.
+    /// Records the memory of a server.
     pub(super) fn note_memory(&mut self, server: usize, memory: MemoryOfServer) {
         self.memory.insert(server, memory);
     }
 
-    /// Medians of the turns, each figure for itself.
+    /// Returns the medians of the turns, of each figure separately.
     pub(super) fn closed(&self, server: usize, kind: Kind) -> Option<Closed> {
         let turns = self.closed.get(&(server, kind))?;
         let of = |figure: fn(&Closed) -> f64| median(turns.iter().map(figure));
         Some(Closed { rate: of(|turn| turn.rate)?, cpu: of(|turn| turn.cpu)?, load: of(|turn| turn.load)? })
     }
 
-    /// The median of the 99th percentiles, in microseconds.
+    /// Returns the median of the 99th percentiles, in microseconds.
     pub(super) fn p99(&self, server: usize, kind: Kind) -> Option<f64> {
         median(self.open.get(&(server, kind))?.iter().copied())
     }

@@ -1,7 +1,7 @@
-//! Microsoft Graph as far as the bench asks it: one profile over HTTPS, whoever asks.
+//! Microsoft Graph with one profile over HTTPS for every caller, which is all that the bench needs.
 //!
-//! The emulator's Graph verifies each token, decides by permissions, and logs each request. That takes longer than a fast
-//! server's whole call, so that it would bound what is measured here.
+//! The emulator's Graph verifies each token, checks permissions, and logs each request. This takes longer than a whole
+//! call of a fast server, so that it would limit the measured figures.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl StaticGraph {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certificate.cert.der().clone()], PrivateKeyDer::from(certificate.signing_key))?;
-        // As Graph itself.
+        // Same as the real Graph.
         configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(configuration));
         tokio::spawn(async move {
@@ -51,7 +51,7 @@ impl StaticGraph {
     }
 }
 
-/// The profile of everybody.
+/// The profile of every user.
 pub(super) fn profile() -> Value {
     json!({
         "id": "48d31887-5fad-4d73-a9f5-3c356e68a038",
@@ -77,6 +77,6 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream) {
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         async { Ok::<_, Infallible>(answer) }
     });
-    // A client that goes away is none of Graph's business.
+    // Graph ignores clients that disconnect.
     _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }

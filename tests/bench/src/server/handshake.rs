@@ -1,4 +1,4 @@
-//! The handshake of revisions before 2026-07-28, as a client makes it.
+//! Handshake of revisions before 2026-07-28, as a client performs it.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use anyhow::{Context, ensure};
 use http::StatusCode;
 use serde_json::json;
 
-/// The revision that clients ask for.
+/// Revision in clients' requests.
 pub(super) const REVISION: &str = "2025-11-25";
-/// The notification that ends it.
+/// Notification that ends it.
 pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-/// Time for an answer.
+/// Timeout of an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The request that begins it.
+/// Request that begins it.
 pub(super) fn initialize() -> String {
     let client = json!({"name": "bench", "version": env!("CARGO_PKG_VERSION")});
     let params = json!({"protocolVersion": REVISION, "capabilities": {}, "clientInfo": client});

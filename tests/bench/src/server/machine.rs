@@ -1,10 +1,10 @@
-//! The machine and the versions that figures are of.
+//! Description of the machine and the versions in a run.
 
 use std::fs;
 
 use super::servers::Server;
 
-/// The lock file of the workspace, which says which rmcp this program has.
+/// Lock file of the workspace, which has the version of rmcp in this program.
 const LOCK: &str = include_str!("../../../../Cargo.lock");
 
 /// Lines about the machine and the versions of all peers.
@@ -20,7 +20,7 @@ pub(super) async fn describe(cores: &[usize], servers: &[Server]) -> anyhow::Res
     Ok(format!("{} cores, {model}, Linux {}\n{}\n", cores.len(), kernel.trim(), versions.join("\n")))
 }
 
-/// The version of a package in a lock file.
+/// Version of a package in a lock file.
 fn locked<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
     let (_, package) = lock.split_once(&format!("\nname = \"{name}\"\nversion = \""))?;
     package.split('"').next()

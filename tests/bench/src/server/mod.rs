@@ -1,14 +1,15 @@
-//! The server's bench: requests that mcp-entra-server and its peers answer in a second, the processor time and the memory
-//! that this takes them, and how long their clients wait.
+//! Benchmark of the server: requests per second of mcp-entra-server and its peers, their processor time and memory, and
+//! the latency of their clients.
 //!
-//! Every server is a process of its own on cores of its own, and so is the load (`cores`). Entra is the
-//! emulator, and Graph one static answer, both in this process. All servers run at the same time, and one of them at a
-//! time is asked: turn after turn, so that all of them meet the same machine. Figures are medians of the turns.
+//! Every server is a separate process on its own cores, and so is the load (`cores`). Entra is the emulator, and Graph
+//! one static answer, both in this process. All servers run at the same time, and one of them at a time is measured, in
+//! turns, so that the machine is the same for all of them. Figures are medians of the turns.
 //!
-//! Calls that mcp-entra-server forwards to another MCP server are measured beside that server alone (`forwarded`).
+//! Calls that mcp-entra-server forwards to another MCP server are measured beside direct calls to that server
+//! (`forwarded`).
 //!
-//! Standard output of each server goes to `/dev/null`. There go the audit lines of mcp-entra-server: it writes them, and
-//! nothing keeps them. Logs are at `warn`, and its rate limit is so high that nobody meets it.
+//! Standard output of each server is `/dev/null`, including the audit lines of mcp-entra-server: it writes them, but
+//! they are not stored. Logs are at `warn`, and its rate limit is too high to be reached.
 
 mod cores;
 mod figures;
@@ -42,29 +43,29 @@ use requests::Tokens;
 use servers::Server;
 use tenant::BenchTenant;
 
-/// How much is measured.
+/// Size of the measurement.
 #[derive(Args, Clone, Debug)]
 pub struct Size {
-    /// Seconds for which a server is asked for each kind of request in one turn.
+    /// Seconds for each kind of request of a server in one turn
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
-    /// Turns of each server. One before them, which fills caches, is not counted.
+    /// Turns of each server. One more turn before them, which fills caches, is not counted
     #[arg(long, default_value_t = 3)]
     pub turns: u32,
-    /// Connections over which requests come.
+    /// Connections of the load
     #[arg(long, default_value_t = 32)]
     pub connections: usize,
-    /// Workers of each server, and cores that it has. Repeatable; one and two by default.
+    /// Workers of each server, and its cores. Repeatable; one and two by default
     #[arg(long, default_values_t = [1, 2])]
     pub workers: Vec<u8>,
-    /// Servers that are measured. Repeatable; all by default.
+    /// Servers to measure. Repeatable; all by default
     #[arg(long)]
     pub only: Vec<Peer>,
-    /// Kinds of request that are measured. Repeatable; all by default.
+    /// Kinds of request to measure. Repeatable; all by default
     #[arg(long)]
     pub kind: Vec<Kind>,
-    /// Measures calls that are forwarded to another MCP server, and nothing else. Without `--only` and `--kind` they are
-    /// measured in any case.
+    /// Measure only calls that are forwarded to another MCP server. Without `--only` and `--kind` they are always
+    /// measured
     #[arg(long, conflicts_with_all = ["only", "kind"])]
     pub forwarded: bool,
 }
@@ -86,21 +87,21 @@ impl Size {
     }
 }
 
-/// A measurement that is ready to run: everything is installed, and this thread stays on the core of Entra and Graph.
+/// A prepared measurement: everything is installed, and this thread stays on the core of Entra and Graph.
 pub struct Bench {
     size: Size,
     servers: Vec<Server>,
-    /// The server whose tools the peers list.
+    /// Server whose tools the peers list.
     definitions: Server,
-    /// The programs of forwarded calls.
+    /// Programs of forwarded calls.
     forwarded: Option<forwarded::Programs>,
     available: Vec<usize>,
 }
 
 impl Bench {
-    /// Prepares a measurement of these programs of mcp-entra-server, and of the peers. Calls are forwarded by the last of
-    /// them, with this shim, which [`Size::forwards`] needs. Blocks until all are installed. Call it before a runtime is
-    /// started, so that all its threads stay on the same core.
+    /// Prepares a measurement of these programs of mcp-entra-server, and of the peers. The last program forwards calls,
+    /// with this shim, which [`Size::forwards`] needs. Blocks until all are installed. Call it before the start of a
+    /// runtime, so that all its threads stay on the same core.
     ///
     /// # Errors
     /// If a peer cannot be installed, or there is one core alone.
@@ -130,7 +131,7 @@ impl Bench {
         Ok(Self { size, servers, definitions, forwarded, available })
     }
 
-    /// Runs it, and returns the tables.
+    /// Runs the measurement, and returns the tables.
     ///
     /// # Errors
     /// If a server does not start, or an answer is not the expected one.

@@ -1,4 +1,4 @@
-//! A server as a process, or as several.
+//! A server as one or several processes.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use super::tenant::BenchTenant;
 use crate::process::{self, Memory};
 use crate::until::until;
 
-/// Time for an answer while a server starts.
+/// Timeout of an answer during the start of a server.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server; it ends with this value.
@@ -24,12 +24,12 @@ pub(super) struct Program {
     child: Child,
     /// The address of the MCP endpoint.
     pub(super) address: SocketAddr,
-    /// The shim of its backend, whose processes count as its own.
+    /// Shim of its backend. The shim's processes count as its own.
     shim: Option<Shim>,
 }
 
 impl Program {
-    /// Starts a server of the tenant on these cores, with a worker for each, and waits until it lists its tools.
+    /// Starts a server of the tenant on these cores, with one worker for each, and waits until it lists its tools.
     pub(super) async fn start(server: &Server, tenant: &BenchTenant, on: &[usize]) -> anyhow::Result<Self> {
         let address = free_address()?;
         let mut command = server.command(address, on.len(), tenant);
@@ -48,7 +48,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Counts the processes of this shim as its own, and ends it with them.
+    /// Counts the processes of this shim as its own, and ends the shim with them.
     pub(super) fn adopt(&mut self, shim: Option<Shim>) {
         self.shim = shim;
     }
@@ -59,12 +59,12 @@ impl Program {
         tools(&client, self.address, &tenant.tokens(1)?.concat()).await.context("the server lists no tools")
     }
 
-    /// The processor time that its processes have taken since their start.
+    /// Returns the processor time of its processes since their start.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
         self.processes()?.into_iter().map(process::cpu).sum()
     }
 
-    /// The memory of its processes together.
+    /// Returns the total memory of its processes.
     pub(super) fn memory(&self) -> anyhow::Result<Memory> {
         let mut sum = Memory::default();
         for pid in self.processes()? {
@@ -88,7 +88,7 @@ impl Program {
 }
 
 impl Drop for Program {
-    /// Ends its children, too, which need not notice that it has gone.
+    /// Ends its children, too, since they may not notice its end.
     fn drop(&mut self) {
         let pids = self.family().unwrap_or_default();
         for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
@@ -106,7 +106,7 @@ async fn tools(client: &reqwest::Client, address: SocketAddr, token: &str) -> Op
     answer.pointer("/result/tools")?.as_array().cloned()
 }
 
-/// An address that is free now. Should another process be faster, the program says so and ends.
+/// Returns an address that is free now. If another process takes it, the program reports that and ends.
 fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -1,4 +1,4 @@
-//! Kinds of request that are measured.
+//! Kinds of measured requests.
 
 use std::net::SocketAddr;
 
@@ -28,17 +28,17 @@ pub enum Kind {
 pub(super) struct Tokens(Vec<String>);
 
 impl Tokens {
-    /// Signs one for each user.
+    /// Signs a token for each user.
     pub(super) fn sign(tenant: &BenchTenant) -> anyhow::Result<Self> {
         tenant.tokens(USERS).map(Self)
     }
 
-    /// Length of the first, in bytes.
+    /// Length of the first token, in bytes.
     pub(super) fn length(&self) -> usize {
         self.0.first().map_or(0, String::len)
     }
 
-    /// The tokens of so many users.
+    /// Returns the tokens of this number of users.
     fn of(&self, users: usize) -> Vec<String> {
         self.0.iter().take(users).cloned().collect()
     }
@@ -56,12 +56,12 @@ impl Kind {
         }
     }
 
-    /// True if it takes a server that authenticates.
+    /// True if the kind needs a server with authentication.
     pub(super) fn is_authenticated(self) -> bool {
         !matches!(self, Self::List | Self::Call)
     }
 
-    /// Users that send it.
+    /// Number of users that send it.
     fn users(self) -> usize {
         match self {
             Self::Flood => 0,
@@ -70,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// An order of such requests to this server, each user's once at least.
+    /// Returns an order of such requests to this server, with at least one of each user.
     pub(super) fn order(self, address: SocketAddr, tokens: &Tokens, connections: usize) -> Order {
         let call = matches!(self, Self::Call | Self::UsersCall);
         let (method, params) = match call {

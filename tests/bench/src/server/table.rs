@@ -1,7 +1,7 @@
 //! The table of a run, as plain text.
 //!
-//! Ratios are of the requests that the same processor time answers. On a quiet machine those of `requests/s` are the same;
-//! on another one these hold while a server waits for its core.
+//! Ratios compare the requests for the same processor time. On a quiet machine, those of `requests/s` are equal. On
+//! other machines, these stay valid while a server waits for its core.
 
 use std::fmt::Write as _;
 
@@ -9,12 +9,12 @@ use super::Kind;
 use super::figures::{Figures, MemoryOfServer};
 use super::servers::{Peer, Server};
 
-/// Load of its core from which on the load bounds what is measured, 0 to 1.
+/// Usage of its core from which on the load limits the result, 0 to 1.
 const SATURATED: f64 = 0.9;
-/// Load of its cores below which a server that has all requests it can take lacks something else, 0 to 1.
+/// Usage of its cores below which a server under full load waits for something else, 0 to 1.
 const IDLE: f64 = 0.8;
 
-/// The table of one number of workers.
+/// The table for one number of workers.
 pub(super) fn table(servers: &[Server], kinds: &[Kind], workers: u8, figures: &Figures) -> String {
     let mut text = format!("{workers} worker{}\n", if workers == 1 { "" } else { "s" });
     let columns = ["requests/s", "CPU µs", "own core", "load core", "p99 µs", "÷ bare", "÷ same", "÷ FastMCP"];
@@ -47,7 +47,7 @@ fn row(
         let ratio = reference.map_or("-".to_owned(), |reference| format!("{:.2}", reference.cpu / closed.cpu));
         _ = write!(text, "{ratio:>11}");
     }
-    // With two workers on two cores, load and server take the same core from each other.
+    // With two workers on two cores, load and server compete for the same core.
     let remark = match () {
         () if closed.load > SATURATED => "  the load is saturated",
         () if own < IDLE && workers == 1 => "  the server lacked work or its core",
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_figures_of_a_server_and_its_ratios_to_those_that_were_measured() {
+    fn a_row_has_the_figures_of_a_server_and_its_ratios_to_the_others() {
         let mut figures = Figures::default();
         for (index, rate) in [20_000.0, 40_000.0, 500.0].into_iter().enumerate() {
             let cpu = 0.95e6 / rate;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saturated_load_and_an_idle_server_are_told() {
+    fn a_saturated_load_and_an_idle_server_are_reported() {
         let mut figures = Figures::default();
         figures.note(0, Kind::List, Closed { rate: 10_000.0, cpu: 95.0, load: 0.91 });
         figures.note(1, Kind::List, Closed { rate: 10_000.0, cpu: 50.0, load: 0.5 });

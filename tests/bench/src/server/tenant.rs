@@ -25,12 +25,12 @@ const SCOPE: &str = "mcp.access";
 const ROLE: &str = "Mcp.Reader";
 /// Permissions of all built-in tools.
 const GRAPH_SCOPES: [&str; 4] = ["User.Read", "Mail.Read", "Mail.Send", "Calendars.ReadWrite"];
-/// Groups in each token, which make it 2 KB long: 39 bytes of JSON each.
+/// Number of groups in each token, which make it 2 KB long: 39 bytes of JSON each.
 const GROUPS: usize = 15;
-/// Users of the tenant. Each has the role.
+/// Number of users of the tenant. Each has the role.
 pub(super) const USERS: usize = 1000;
 
-/// The tenant, and the files that every server is started with.
+/// The tenant, and the files of every server.
 pub(super) struct BenchTenant {
     emulator: EntraEmulator,
     graph: StaticGraph,
@@ -55,7 +55,7 @@ impl BenchTenant {
         let apps = vec![
             registration(server, client, &issuer, &users),
             App { client_id: client, public_client: true, ..App::default() },
-            // On-behalf-of knows it as the resource that scopes begin with.
+            // On-behalf-of uses it as the resource, which scopes begin with.
             App {
                 client_id: Uuid::new_v4(),
                 identifier_uris: vec![graph.url.clone()],
@@ -84,7 +84,7 @@ impl BenchTenant {
         self.folder.path()
     }
 
-    /// Writes `peer.json`, which tells peers what the server under test knows from its own files.
+    /// Writes `peer.json`, in which peers find the settings of the server under test.
     pub(super) fn tell_peers(&self, tools: Vec<Value>) -> anyhow::Result<()> {
         let authority = format!("{}/{}", self.emulator.authority(), self.id);
         let setting = PeerSetting {
@@ -99,8 +99,8 @@ impl BenchTenant {
         self.write("peer.json", &serde_json::to_string(&setting)?)
     }
 
-    /// Writes `config.yaml` and `policy.json` of a server with a backend into a folder. Everybody with the role may use the
-    /// tool.
+    /// Writes `config.yaml` and `policy.json` of a server with a backend to a folder. Every user with the role may use
+    /// the tool.
     pub(super) fn add_backend(&self, folder: &str, backend: BackendConfiguration, tool: &str) -> anyhow::Result<()> {
         std::fs::create_dir(self.file(folder))?;
         let mut configuration = self.configuration();
@@ -109,7 +109,7 @@ impl BenchTenant {
         self.write(&format!("{folder}/policy.json"), &serde_json::to_string(&policy([tool]))?)
     }
 
-    /// Tokens of the first so many users, each of about 2 KB.
+    /// Returns tokens of this number of users, each of about 2 KB.
     pub(super) fn tokens(&self, users: usize) -> anyhow::Result<Vec<String>> {
         let scope = format!("api://{}/{SCOPE}", self.server);
         let control = self.emulator.control();
@@ -182,7 +182,7 @@ fn registration(server: Uuid, client: Uuid, issuer: &Issuer, users: &[User]) -> 
     }
 }
 
-/// Everybody with the role may use these tools. A trailing `*` never grants what changes anything.
+/// Grants these tools to the role. A trailing `*` never grants a tool that writes.
 fn policy<'a>(tools: impl IntoIterator<Item = &'a str>) -> CompiledPolicy {
     let tools = tools.into_iter().map(|tool| Pattern(tool.to_owned())).collect();
     let grant = Grant {

@@ -1,4 +1,4 @@
-//! The turns of all servers with the same number of workers.
+//! Turns of all servers with the same number of workers.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use super::tenant::BenchTenant;
 use super::{Bench, Kind};
 use crate::process;
 
-/// Time after a start in which a server comes to rest.
+/// Time after a start until a server is idle.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
-/// Starts all servers, and asks them in turns.
+/// Starts all servers, and measures them in turns.
 pub(super) async fn measure(
     bench: &Bench,
     (tenant, tokens): (&BenchTenant, &Tokens),
@@ -40,7 +40,7 @@ pub(super) async fn measure(
             let program = running.get(index).context("a server")?;
             let mut order = kind.order(program.address, tokens, size.connections);
             order.seconds = size.seconds;
-            // The first turn fills caches, those of every user.
+            // The first turn fills caches, including those of every user.
             order.at_least = if turn == 0 { u64::try_from(order.tokens.len())? } else { 0 };
             let closed =
                 ask(&|| program.cpu(), &order, cores).await.with_context(|| server_and_kind(bench, index, kind))?;
@@ -66,7 +66,7 @@ pub(super) async fn measure(
     Ok(figures)
 }
 
-/// Each kind of request with each server that answers it.
+/// Returns each kind of request with each server that supports it.
 fn pairs(bench: &Bench) -> impl Iterator<Item = (usize, Kind)> {
     let servers = |kind: Kind| bench.servers.iter().enumerate().filter(move |(_, server)| server.peer.answers(kind));
     bench.size.kinds().into_iter().flat_map(move |kind| servers(kind).map(move |(index, _)| (index, kind)))
@@ -76,8 +76,8 @@ fn server_and_kind(bench: &Bench, index: usize, kind: Kind) -> String {
     format!("{}, {}", bench.servers.get(index).map_or("?", |server| &server.name), kind.name())
 }
 
-/// Half of the most that rmcp without authentication answers; of calls, with the same client of Graph. None for a server
-/// that does not answer as many.
+/// Returns half of the maximum rate of rmcp without authentication. For calls, it is the rmcp with the same client of
+/// Graph. Returns `None` for a server that does not reach this rate.
 fn rate(bench: &Bench, figures: &Figures, index: usize, kind: Kind) -> Option<f64> {
     let reference = match kind {
         Kind::List => Peer::Bare,
@@ -89,14 +89,15 @@ fn rate(bench: &Bench, figures: &Figures, index: usize, kind: Kind) -> Option<f6
     Some(half).filter(|half| figures.closed(index, kind).is_some_and(|own| own.rate > *half))
 }
 
-/// The 99th percentile of the latency, in microseconds; infinite where the answers did not come at this rate.
+/// Returns the 99th percentile of the latency, in microseconds. It is infinite if the answers did not come at this
+/// rate.
 fn latency(report: &Report, rate: f64) -> f64 {
     const KEPT: f64 = 0.95;
     let answered = u32::try_from(report.answered).map_or(f64::MAX, f64::from);
     if answered / report.seconds < KEPT * rate { f64::INFINITY } else { report.p99.into() }
 }
 
-/// Asks a server as fast as it answers. `cpu` is the processor time that it has taken so far.
+/// Measures a server at its maximum rate. `cpu` is its processor time so far.
 pub(super) async fn ask(
     cpu: &(dyn Fn() -> anyhow::Result<Duration> + Sync),
     order: &Order,
@@ -116,7 +117,7 @@ pub(super) async fn ask(
     })
 }
 
-/// Has a process of its own carry out an order.
+/// Executes an order in a separate process.
 pub(super) async fn load(order: &Order, core: usize) -> anyhow::Result<Report> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -132,7 +133,7 @@ mod tests {
     use super::{Report, latency};
 
     #[test]
-    fn a_latency_counts_only_at_the_rate_that_was_asked_for() {
+    fn a_latency_counts_only_at_the_requested_rate() {
         let report = |answered| Report { answered, seconds: 2.0, p99: 800, busy: 0.5 };
         assert_eq!(latency(&report(2000), 1000.0), 800.0);
         assert_eq!(latency(&report(1900), 1000.0), 800.0);

@@ -1,4 +1,4 @@
-//! The MCP servers that calls are forwarded to, and the calls.
+//! MCP servers that calls are forwarded to, and the calls.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -11,26 +11,26 @@ use crate::server::handshake::{REVISION, open_session};
 use crate::server::load::{Order, Process};
 use crate::server::shim::Shim;
 
-/// The revision without a handshake.
+/// Revision without a handshake.
 const MODERN: &str = "2026-07-28";
 
 /// A running backend.
 pub(super) struct Backend {
-    /// Name in the table, and of the folder with the files of the server before it.
+    /// Name in the table, and of the folder with the files of the server in front of it.
     pub(super) name: &'static str,
-    /// The tool that is called.
+    /// Tool of the calls.
     pub(super) tool: &'static str,
-    /// The configuration of the server before it.
+    /// Configuration of the server in front of it.
     pub(super) configuration: BackendConfiguration,
-    /// The shim, of one over stdio.
+    /// Shim of a backend over stdio.
     pub(super) shim: Option<Shim>,
-    /// Calls to it alone, in the revision that it speaks.
+    /// Direct calls to it, in the revision that it supports.
     pub(super) alone: Order,
     _http: Option<stock_backends::HttpBackend>,
 }
 
 impl Backend {
-    /// Starts all of them on the cores of this thread. The load is to start one over stdio on this core.
+    /// Starts all of them on the cores of this thread. The load starts a backend over stdio on this core.
     pub(super) async fn start_all(shim: &Path, core: usize) -> anyhow::Result<[Self; 3]> {
         let scratch = Path::new("/");
         let everything = Public::Everything.start_http(scratch).await?;
@@ -64,10 +64,10 @@ impl Backend {
         Self { name, tool, configuration, shim: None, alone, _http: Some(http) }
     }
 
-    /// The same calls to a server before it, at this address, with these tokens.
+    /// Returns the same calls to a server in front of it, at this address, with these tokens.
     pub(super) fn forwarded(&self, address: SocketAddr, tokens: &[String]) -> Order {
         let mut order = Order { address, process: None, tokens: tokens.to_vec(), ..self.alone.clone() };
-        // It keeps the backend's sessions, and has none itself.
+        // The server keeps the backend's sessions, and has none itself.
         order.headers.retain(|(name, _)| name != "mcp-session-id");
         order
     }
@@ -93,7 +93,7 @@ fn greeter_call() -> Order {
     Order { headers: headers.map(|(name, value)| header(name, value)).into(), ..call(params, "Hello, Alice!") }
 }
 
-/// A call that is told where to go later.
+/// Returns a call whose address is set later.
 fn call(params: Value, part: &str) -> Order {
     Order {
         address: (Ipv4Addr::LOCALHOST, 0).into(),

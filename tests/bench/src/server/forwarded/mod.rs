@@ -1,9 +1,9 @@
-//! Calls that mcp-entra-server forwards to another MCP server, beside the same calls to that server alone.
+//! Calls that mcp-entra-server forwards to another MCP server, beside the same direct calls to that server.
 //!
-//! The same process of the backend is asked in both ways over HTTP. It runs on the core of Entra and Graph, which has
-//! nothing else to do here. Over stdio, mcp-entra-server reaches a process of the backend through the shim, whose
-//! processor time and memory count as those of mcp-entra-server, and the load has a process of its own. All calls of a turn
-//! are those of one user; memory is taken after a call of each of [`USERS`].
+//! Over HTTP, both kinds of calls go to the same process of the backend. It runs on the core of Entra and Graph, which
+//! has no other work here. Over stdio, mcp-entra-server reaches a process of the backend through the shim. The shim's
+//! processor time and memory count as those of mcp-entra-server, and the load has its own process. All calls of a turn
+//! are those of one user. Memory is measured after a call of each of [`USERS`].
 
 mod backend;
 mod table;
@@ -24,10 +24,10 @@ use super::tenant::BenchTenant;
 use super::turns::{REST, ask, load};
 use super::{Bench, Kind, Size};
 
-/// Users whose sessions take memory.
+/// Number of users whose sessions need memory.
 const USERS: usize = 100;
 
-/// The programs that forward calls.
+/// Programs that forward calls.
 pub(super) struct Programs {
     server: PathBuf,
     shim: PathBuf,
@@ -36,13 +36,13 @@ pub(super) struct Programs {
 /// Figures by the index of the backend.
 #[derive(Default)]
 struct Compared {
-    /// The backend without mcp-entra-server. Its processor time is not taken.
+    /// The backend without mcp-entra-server. Its processor time is not measured.
     alone: Figures,
     forwarded: Figures,
 }
 
 impl Programs {
-    /// These programs. Blocks until the backends are installed.
+    /// Prepares these programs. Blocks until the backends are installed.
     pub(super) fn install(server: PathBuf, shim: PathBuf) -> anyhow::Result<Self> {
         for public in [Public::Everything, Public::Greeter] {
             public.launch_http(0)?;
@@ -57,7 +57,7 @@ struct Pair {
     backend: Backend,
 }
 
-/// Starts the backends and a server before each, asks them in turns, and returns the table.
+/// Starts the backends and a server in front of each, measures them in turns, and returns the table.
 pub(super) async fn measure(
     bench: &Bench,
     programs: &Programs,
@@ -98,7 +98,7 @@ pub(super) async fn measure(
 }
 
 impl Pair {
-    /// The memory of the server at rest, and after a call with each of these tokens.
+    /// Returns the memory of the idle server, and after a call with each of these tokens.
     async fn memory(&self, tokens: &[String], size: &Size, cores: &Cores) -> anyhow::Result<MemoryOfServer> {
         let (idle, mut order) = (self.program.memory()?, self.backend.forwarded(self.program.address, tokens));
         (order.connections, order.at_least) = (size.connections, u64::try_from(tokens.len())?);
@@ -106,7 +106,7 @@ impl Pair {
         Ok(MemoryOfServer { idle, after: self.program.memory()? })
     }
 
-    /// Asks the backend alone, then the server.
+    /// Measures the backend directly, then the server.
     async fn turn(&self, tokens: &[String], size: &Size, cores: &Cores) -> anyhow::Result<(Closed, Closed)> {
         let mut orders = [self.backend.alone.clone(), self.backend.forwarded(self.program.address, tokens)];
         orders.iter_mut().for_each(|order| (order.connections, order.seconds) = (size.connections, size.seconds));

@@ -33,7 +33,7 @@ mod tests {
     use crate::server::figures::Closed;
 
     #[test]
-    fn a_row_has_the_time_of_a_forwarded_call_beside_that_of_the_backend_alone() {
+    fn a_row_has_the_time_of_a_forwarded_call_beside_that_of_a_direct_call() {
         let mut compared = Compared::default();
         compared.forwarded.note(0, Kind::Call, Closed { rate: 1_600.0, cpu: 100.0, load: 0.25 });
         compared.alone.note(0, Kind::Call, Closed { rate: 2_000.0, cpu: 0.0, load: 0.3 });

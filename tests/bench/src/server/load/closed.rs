@@ -1,4 +1,4 @@
-//! A closed loop: each connection sends its next request after an answer. So it finds the most that a server answers.
+//! Closed loop: each connection sends its next request after an answer. It measures the maximum rate of a server.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! One connection that is kept, and one request after another over it.
+//! One persistent connection, with requests one after another.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use tokio::time::timeout;
 
 use super::Order;
 
-/// Time for one answer.
+/// Timeout of one answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The request that is sent again and again.
+/// Request that is repeated.
 pub(super) struct Message {
     address: SocketAddr,
     uri: Uri,
     headers: HeaderMap,
     tokens: Vec<HeaderValue>,
-    /// Number of requests that have been made.
+    /// Number of requests so far.
     made: Cell<usize>,
     body: Bytes,
     status: StatusCode,
@@ -56,7 +56,7 @@ impl Message {
         })
     }
 
-    /// Number of requests that have been made.
+    /// Number of requests so far.
     pub(super) fn made(&self) -> usize {
         self.made.get()
     }
@@ -74,7 +74,7 @@ impl Message {
     }
 }
 
-/// A connection, opened anew where the server has closed it.
+/// A connection, opened again if the server has closed it.
 pub(super) struct Connection<'a> {
     message: &'a Message,
     sender: SendRequest<Full<Bytes>>,

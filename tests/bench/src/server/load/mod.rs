@@ -1,7 +1,7 @@
-//! The load: a process that sends requests to one server, and tells how they were answered.
+//! Load: a process that sends requests to one server, and reports the answers.
 //!
-//! It is this same program, started anew. An [`Order`] comes as JSON on its standard input, and a [`Report`] goes as JSON
-//! to its standard output.
+//! It is this same program, started again. It reads an [`Order`] as JSON from its standard input, and writes a
+//! [`Report`] as JSON to its standard output.
 
 mod closed;
 mod connection;
@@ -20,58 +20,58 @@ use self::pipes::Pipes;
 use super::statistics::percentile;
 use crate::process;
 
-/// A server that speaks over its standard input and output.
+/// A server that uses its standard input and output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     /// The program and its arguments.
     pub(super) command: Vec<String>,
-    /// The core that it runs on.
+    /// Core of the process.
     pub(super) core: usize,
 }
 
-/// The requests that are sent, and for how long.
+/// Requests to send, and their duration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     /// Address of the server.
     pub(super) address: SocketAddr,
     /// Path of its endpoint.
     pub(super) path: String,
-    /// A process that the load starts and asks instead, as fast as it answers.
+    /// Process that the load starts and uses instead, at its maximum rate.
     pub(super) process: Option<Process>,
-    /// Headers of each request, besides those that all kinds have.
+    /// Headers of each request, besides the common ones.
     pub(super) headers: Vec<(String, String)>,
     /// Body of each request.
     pub(super) body: String,
-    /// Bearer tokens, each in its turn. Without any, requests have none.
+    /// Bearer tokens, used in turn. Without any, requests have no token.
     pub(super) tokens: Vec<String>,
     /// HTTP status of each answer.
     pub(super) status: u16,
     /// A part of the body of each answer.
     pub(super) part: String,
-    /// Connections, which are kept. Of a process, requests at a time.
+    /// Persistent connections. For a process, concurrent requests.
     pub(super) connections: usize,
-    /// Time for which requests are sent, in seconds.
+    /// Duration of the requests, in seconds.
     pub(super) seconds: f64,
-    /// Requests that are sent even if that takes longer.
+    /// Minimum number of requests, even if they take longer.
     pub(super) at_least: u64,
-    /// Requests in a second. Without it, each connection sends the next request after an answer.
+    /// Requests per second. Without it, each connection sends the next request after an answer.
     pub(super) rate: Option<f64>,
 }
 
-/// The answers to an order.
+/// Results of an order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Requests that were answered as expected. Any other answer ends the load with an error.
+    /// Number of expected answers. Any other answer ends the load with an error.
     pub(super) answered: u64,
     /// Time from the first request to the last answer, in seconds.
     pub(super) seconds: f64,
     /// Latency that 99 of 100 requests did not exceed, in microseconds.
     pub(super) p99: u32,
-    /// Part of the time for which the load itself ran on its core, 0 to 1.
+    /// Share of time in which the load itself used its core, 0 to 1.
     pub(super) busy: f64,
 }
 
-/// Takes an order from standard input, and prints the report.
+/// Reads an order from standard input, and prints the report.
 ///
 /// # Errors
 /// If the order is none, the server is gone, or an answer is not the expected one.
@@ -86,7 +86,7 @@ pub fn run() -> anyhow::Result<()> {
 
 async fn carry_out(order: &Order) -> anyhow::Result<Report> {
     let message = Message::new(order)?;
-    // Its start is no part of what is measured.
+    // Its start is not measured.
     let pipes = match &order.process {
         Some(process) => Some(Pipes::open(process).await?),
         None => None,

@@ -1,7 +1,7 @@
-//! An open loop: requests come at a fixed rate, however late the answers are.
+//! Open loop: requests are sent at a fixed rate, independent of the answers.
 //!
-//! The latency of a request counts from the moment at which it is handed out, even if no connection is free yet. So a
-//! stall of the server shows in all requests that were due meanwhile (no coordinated omission).
+//! The latency of a request starts when it is due, even if no connection is free yet. A stall of the server therefore
+//! affects all requests that were due meanwhile (no coordinated omission).
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::connection::{Connection, Message};
 use super::{Order, microseconds};
 
-/// Sends so many requests in a second, and returns their latencies in microseconds. Those that wait for a connection at
-/// the end are not sent.
+/// Sends this number of requests per second, and returns their latencies in microseconds. Requests that still wait for
+/// a connection at the end are not sent.
 pub(super) async fn send(order: &Order, message: &Message, rate: f64) -> anyhow::Result<Vec<u32>> {
     let mut connections = Vec::new();
     for _ in 0..order.connections {
         connections.push(Connection::open(message).await?);
     }
     let time = Duration::from_secs_f64(order.seconds);
-    // Bounded by the rate and the time.
+    // The rate and the time limit its size.
     let (due, waiting) = unbounded_channel();
-    // The runtime's own timers know milliseconds only.
+    // The timers of the runtime have a resolution of milliseconds.
     let pacer = thread::spawn(move || pace(&due, time, rate));
     let (waiting, end) = (Mutex::new(waiting), Instant::now() + time);
     let sent = connections.into_iter().map(|connection| answer(connection, &waiting, end));
@@ -33,9 +33,9 @@ pub(super) async fn send(order: &Order, message: &Message, rate: f64) -> anyhow:
     Ok(latencies)
 }
 
-/// Hands out requests until the time is over.
+/// Hands out requests until the end of the time.
 fn pace(due: &UnboundedSender<Instant>, time: Duration, rate: f64) {
-    // Without it the system adds up to 50 µs to each sleep; where it is refused, requests come in small bursts.
+    // Without it the system adds up to 50 µs to each sleep. If it is refused, requests come in small bursts.
     _ = set_timerslack(1);
     let start = Instant::now();
     let mut next = Duration::ZERO;
@@ -48,7 +48,7 @@ fn pace(due: &UnboundedSender<Instant>, time: Duration, rate: f64) {
     }
 }
 
-/// Sends what is due over one connection.
+/// Sends due requests over one connection.
 async fn answer(
     mut connection: Connection<'_>,
     waiting: &Mutex<UnboundedReceiver<Instant>>,

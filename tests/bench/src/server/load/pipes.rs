@@ -1,4 +1,4 @@
-//! A closed loop over the pipes of a process: so many requests are under way, and the next one is sent after an answer.
+//! Closed loop over the pipes of a process, with a fixed number of open requests. The next one is sent after an answer.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::{Order, Process, microseconds};
 use crate::server::cores::spawn_on;
 use crate::server::handshake::{INITIALIZED, initialize};
 
-/// A process with which the handshake is made. It ends with this value.
+/// A process after the handshake. It ends with this value.
 pub(super) struct Pipes {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -24,7 +24,7 @@ pub(super) struct Pipes {
 
 #[derive(Deserialize)]
 struct Answer {
-    /// Absent from a notification.
+    /// Absent in a notification.
     id: Option<usize>,
 }
 
@@ -56,7 +56,7 @@ impl Pipes {
             let (id, line) = self.answer().await?;
             ensure!(line.contains(&order.part), "answered {line}");
             let request = requests.get(id).zip(starts.get_mut(id));
-            let (request, start) = request.with_context(|| format!("an answer to nothing: {line}"))?;
+            let (request, start) = request.with_context(|| format!("an answer without a request: {line}"))?;
             let now = Instant::now();
             latencies.push(microseconds(now - *start));
             if now < end {
@@ -69,7 +69,7 @@ impl Pipes {
         Ok(latencies)
     }
 
-    /// The next answer with its id.
+    /// Returns the next answer with its id.
     async fn answer(&mut self) -> anyhow::Result<(usize, String)> {
         loop {
             let line = timeout(PATIENCE, self.output.next_line()).await.context("no answer in 30 s")??;
@@ -85,7 +85,7 @@ impl Pipes {
     }
 }
 
-/// The request of an order under another id.
+/// Returns the request of an order with another id.
 fn request(order: &Order, id: usize) -> anyhow::Result<String> {
     let mut request: Value = serde_json::from_str(&order.body)?;
     request.as_object_mut().context("a request")?.insert("id".to_owned(), json!(id));

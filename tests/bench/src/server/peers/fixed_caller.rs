@@ -1,5 +1,5 @@
-//! rmcp with the Graph client and the tools of the server under test, and no authentication: all requests are those of
-//! one user, whose token is verified at start. The Graph token is kept as the server under test keeps it.
+//! rmcp with the Graph client and the tools of the server under test, and no authentication. All requests are those of
+//! one user, whose token is verified at the start. The Graph token is cached as in the server under test.
 
 use std::sync::Arc;
 

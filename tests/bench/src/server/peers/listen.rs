@@ -1,4 +1,4 @@
-//! rmcp's own HTTP service on a port, as its documentation shows it.
+//! HTTP service of rmcp on a port, as in its documentation.
 
 use std::sync::Arc;
 

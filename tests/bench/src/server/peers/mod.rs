@@ -1,4 +1,4 @@
-//! Servers that the bench compares with: two of Rust, which are this same program started anew, and two scripts.
+//! Peers of the comparison: two in Rust, which are this same program, started again, and two scripts.
 
 mod bare;
 mod fixed_caller;
@@ -22,7 +22,7 @@ pub(super) struct PeerSetting {
     pub(super) tools: Vec<Value>,
     /// Address of the profile in Graph.
     pub(super) graph: String,
-    /// The token of a user. Peers that do not exchange tokens send it to Graph, which looks at none.
+    /// Token of a user. Peers that do not exchange tokens send it to Graph, which ignores it.
     pub(super) user_token: String,
     /// `iss` of users' tokens.
     pub(super) issuer: String,
@@ -34,12 +34,12 @@ pub(super) struct PeerSetting {
     pub(super) scope: String,
 }
 
-/// Arguments of a peer of Rust.
+/// Arguments of a peer in Rust.
 #[derive(Args, Clone, Debug)]
 pub struct PeerArguments {
     /// Port on the loopback interface.
     port: u16,
-    /// The folder with `peer.json` and what the server under test is started with.
+    /// Folder with `peer.json` and the files of the server under test.
     folder: PathBuf,
 }
 
