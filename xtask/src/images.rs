@@ -1,22 +1,25 @@
-//! `cargo xtask image`: builds the programs, puts each into a container image, and says what to do with it.
+//! `cargo image`: builds the programs, puts each into a container image, and prints the next steps.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use image::{Built, LOCAL, Program, Workspace, build, build_root, reference};
 
-/// The images to make.
+/// Builds the container images of the operator and the server as OCI archives in `target/images`, with a bill of
+/// materials beside each.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The programs to make images of; all of them where none is named
+    /// Programs to build images of; all programs if none is named
     programs: Vec<Program>,
-    /// The registry to push the images to, such as `registry.contoso.com/platform`; the chart calls it `image.registry`
+    /// Registry that the images are pushed to, such as `registry.contoso.com/platform`; the chart's value
+    /// `image.registry`
     #[arg(long, default_value = LOCAL)]
     registry: String,
-    /// The images' tag
+    /// Tag of the images
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
-    /// Write the files of each image into a folder of its name below this one, and make no archive (for charts/Containerfile)
+    /// Write the content of each image to a folder of its name below this one, without an archive (for
+    /// charts/Containerfile)
     #[arg(long)]
     root: Option<PathBuf>,
 }
@@ -53,7 +56,7 @@ fn describe(Built { reference, digest, size, archive, sbom }: &Built) {
     println!("  import   ctr -n k8s.io images import {} (on a node)", archive.display());
 }
 
-/// The path as seen from here, where it lies below.
+/// Returns the path relative to the current folder, if it is below it.
 fn near(path: &Path) -> &Path {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path)

@@ -1,4 +1,4 @@
-//! The bytes of an image's archive, decided from what is to be in it: the same image is always the same bytes.
+//! Archive of an image. Its bytes depend only on its content: the same image always has the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
@@ -17,46 +17,46 @@ use sha2::{Digest as _, Sha256};
 
 use crate::StaticProgram;
 
-/// Whom programs run as where nobody says otherwise: a number, since an image has no names of users, and so that a
-/// kubelet can see that it is not root.
+/// Default user of programs. It is a number, since an image has no user names, and so that a kubelet can see that it is
+/// not root.
 pub const USER: &str = "65532:65532";
 
-/// What containerd, and what follows it, takes for an imported image's full name; the specification's own annotation is
-/// of the tag alone.
+/// Annotation with the full name of an imported image, which containerd reads. The specification's own annotation has
+/// only the tag.
 const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
 
-/// What is to be an image.
+/// Content and description of an image.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The name under which it is imported and pushed.
+    /// Name for imports and pushes.
     pub reference: Reference,
-    /// What is in it.
+    /// Files of the image.
     pub root: Root,
-    /// What is said of the image, by keys such as `org.opencontainers.image.version`.
+    /// Annotations of the image, such as `org.opencontainers.image.version`.
     pub labels: BTreeMap<String, String>,
-    /// When what it was made of last changed.
+    /// Time of the last change of its sources.
     pub created: Timestamp,
 }
 
-/// What is in an image: the program that a container runs, those beside it, and the files that they read.
+/// Content of an image: the program that a container runs, other programs, and the files that they read.
 #[derive(Clone, Debug)]
 pub struct Root {
     /// The program that a container runs.
     pub program: StaticProgram,
-    /// Where the program lies, such as `/pause`.
+    /// Path of the program, such as `/pause`.
     pub path: String,
-    /// Further programs, by their absolute paths.
+    /// Other programs, by their absolute paths.
     pub beside: BTreeMap<String, StaticProgram>,
-    /// Further files, by their absolute paths.
+    /// Other files, by their absolute paths.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
 /// A file of an image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct File<'image> {
-    /// What is in it.
+    /// Content of the file.
     pub bytes: &'image [u8],
-    /// Who may read, write and execute it.
+    /// Mode of the file.
     pub mode: u32,
 }
 
@@ -65,12 +65,12 @@ pub struct File<'image> {
 pub struct Archive {
     /// The archive's bytes.
     pub bytes: Vec<u8>,
-    /// The digest of the image's manifest, by which it can be pulled.
+    /// Digest of the image's manifest, for pulls.
     pub digest: String,
 }
 
 impl Root {
-    /// Every file by its absolute path. All of them are root's.
+    /// Every file by its absolute path. Root owns all of them.
     #[must_use]
     pub fn files(&self) -> BTreeMap<&str, File<'_>> {
         let read = self.files.iter().map(|(path, bytes)| (path.as_str(), File { bytes, mode: 0o644 }));
@@ -83,7 +83,7 @@ impl Root {
 /// Makes an image's archive.
 ///
 /// # Errors
-/// Where a path cannot be written to an archive.
+/// If a path cannot be written to an archive.
 pub fn pack(image: &Image) -> anyhow::Result<Archive> {
     let layer = layer(&image.root.files())?;
     let compressed = gzip(&layer)?;
@@ -142,7 +142,7 @@ fn index(image: &Image, manifest: &[u8]) -> anyhow::Result<Vec<u8>> {
     )
 }
 
-/// The files, and the folders that they lie in.
+/// Returns the files, and their folders.
 fn layer(files: &BTreeMap<&str, File<'_>>) -> anyhow::Result<Vec<u8>> {
     let files: BTreeMap<_, _> = files.iter().map(|(path, file)| (path.trim_start_matches('/'), *file)).collect();
     let folders = files
@@ -165,7 +165,7 @@ fn tar(files: &BTreeMap<&str, File<'_>>, folders: &BTreeSet<&Path>) -> anyhow::R
     Ok(archive.into_inner()?)
 }
 
-/// The header of an entry that says nothing of where and when it was made.
+/// Returns the header of an entry without host and time of its creation.
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
@@ -183,7 +183,8 @@ fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(compressed.finish()?)
 }
 
-/// A value's JSON, its maps in order: the types of the specification have them hashed, JSON's own value has them sorted.
+/// Serializes a value as JSON with its maps in order. The types of the specification have hashed maps; JSON's own value
+/// has sorted ones.
 fn document(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
     Ok(serde_json::to_vec(&serde_json::to_value(value)?)?)
 }

@@ -1,7 +1,7 @@
-//! The certificate authorities that programs in an image trust: Mozilla's, of the release that Cargo.lock pins, and not
-//! those of the machine that makes the image.
+//! Certificate authorities that programs in an image trust: Mozilla's, of the release in Cargo.lock, not those of the
+//! build machine.
 
-/// Where programs look for them, as the one of Debian's places that every TLS library knows.
+/// Path at which programs look for the certificates: the one of Debian's paths that every TLS library knows.
 pub(crate) const PATH: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The certificates as PEM.

@@ -1,4 +1,4 @@
-//! Builds a program as it is shipped: statically linked, optimised, alone, and naming no folder of the machine.
+//! Builds a program for release: statically linked, optimised, separately, and without folder names of the machine.
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -11,42 +11,42 @@ use memchr::memmem;
 
 use crate::{Program, StaticProgram, Workspace};
 
-/// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may have spaces.
+/// Separator of flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may contain spaces.
 const SEPARATOR: &str = "\u{1f}";
 
-/// The programs of an image.
+/// Programs of an image.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// The program that a container runs.
+    /// Program that a container runs.
     pub program: StaticProgram,
-    /// Those beside it, by their names.
+    /// Other programs of the image, by their names.
     pub beside: BTreeMap<&'static str, StaticProgram>,
 }
 
-/// Builds the program, and those beside it, for the machine that this runs on, and blocks until that is done.
+/// Builds the program, and the other ones of its image, for this machine, and blocks until that is done.
 ///
 /// # Errors
-/// Where one does not build (the compiler's words stand on stderr), or is not what an empty root can run.
+/// If one does not build (the compiler's words stand on stderr), or is not what an empty root can run.
 pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result<Compiled> {
     let folders = folders(workspace)?;
-    // Each image by itself, so that no program has features that one of another image asks for.
+    // Each image separately, so that no program has features that a program of another image enables.
     let output = build(workspace, &folders, program.all_names().flat_map(|name| ["--package", name, "--bin", name]))?;
     let read = |name| read(&executable(&output, name)?, &folders);
     let beside = program.beside().iter().map(|name| Ok((*name, read(name)?)));
     Ok(Compiled { program: read(program.name())?, beside: beside.collect::<anyhow::Result<_>>()? })
 }
 
-/// Builds a program that is not shipped. Nobody minds which folders it names.
+/// Builds a program that does not ship. It may contain any folder names.
 ///
 /// # Errors
-/// Where it does not build (the compiler's words stand on stderr), or is not what an empty root can run.
+/// If it does not build (the compiler's words stand on stderr), or is not what an empty root can run.
 pub(crate) fn compile_other(workspace: &Workspace, package: &str, name: &str) -> anyhow::Result<StaticProgram> {
     let output = build(workspace, &folders(workspace)?, ["--package", package, "--bin", name])?;
     let path = executable(&output, name)?;
     StaticProgram::new(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?)
 }
 
-/// Has cargo build what the arguments name, and returns its JSON output.
+/// Runs `cargo build` with the arguments, and returns its JSON output.
 fn build<'a>(
     workspace: &Workspace,
     folders: &Folders,
@@ -68,17 +68,17 @@ fn build<'a>(
         .output()
         .context("run cargo")?;
     if !output.status.success() {
-        bail!("`cargo build {}` failed; what the compiler says stands above", what.join(" "));
+        bail!("`cargo build {}` failed; the output of the compiler is above", what.join(" "));
     }
     Ok(output.stdout)
 }
 
-/// Reads a program that was built, if it may be in an image.
+/// Reads a built program, if it is valid for an image.
 fn read(path: &Path, folders: &Folders) -> anyhow::Result<StaticProgram> {
     let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     if let Some(folder) = named(&bytes, folders) {
         bail!(
-            "{} names the folder {}, so elsewhere it would be another program; find with `strings` which crate names it, and remap that too",
+            "{} contains the folder name {}, so its bytes depend on the machine; find the crate with `strings`, and remap the folder",
             path.display(),
             folder.display()
         );
@@ -86,23 +86,24 @@ fn read(path: &Path, folders: &Folders) -> anyhow::Result<StaticProgram> {
     StaticProgram::new(bytes).with_context(|| format!("put {} into an image", path.display()))
 }
 
-/// What programs are built for: the GNU target, since that needs no second C compiler.
+/// Target of the programs: GNU, which needs no second C compiler.
 pub(crate) fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
-/// The cargo that runs us, if one does.
+/// Path of the cargo that runs this program, if there is one.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Folders that compilers name in programs, and what to call each in every checkout. Of two that match, the later counts.
+/// Folders that compilers write into programs, with a replacement that is equal in every checkout. Of two matches, the
+/// later one wins.
 type Folders = [(PathBuf, &'static str); 3];
 
 fn folders(workspace: &Workspace) -> anyhow::Result<Folders> {
     let given = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = given.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
-    let home = home.context("where cargo keeps crates is not known: set CARGO_HOME")?;
+    let home = home.context("the folder of cargo's crates is not known: set CARGO_HOME")?;
     Ok([(workspace.root.clone(), "/mcp-entra"), (home, "/cargo"), (workspace.target.clone(), "/target")])
 }
 
@@ -115,14 +116,14 @@ fn c_flags(folders: &Folders) -> Vec<String> {
     folders.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect()
 }
 
-/// A folder that a program names though it was to be called otherwise.
+/// Returns a folder that a program contains despite its replacement.
 fn named<'a>(program: &[u8], folders: &'a Folders) -> Option<&'a Path> {
     let mut renamed = folders.iter().filter(|(from, to)| from != Path::new(to)).map(|(from, _)| from.as_path());
-    // With what follows it, since a short one, such as /src, may be part of another name.
+    // With the following character, since a short name, such as /src, may be part of another.
     renamed.find(|from| memmem::find(program, from.join("").as_os_str().as_encoded_bytes()).is_some())
 }
 
-/// The path of the program of this name that cargo's JSON output tells of.
+/// Returns the path of the program of this name in cargo's JSON output.
 fn executable(messages: &[u8], name: &str) -> anyhow::Result<PathBuf> {
     for message in Message::parse_stream(BufReader::new(messages)) {
         if let Message::CompilerArtifact(artifact) = message?
@@ -145,20 +146,20 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_what_is_built_is_renamed_where_it_lies_in_the_workspace_too() {
+    fn the_target_folder_is_renamed_even_inside_the_workspace() {
         assert_eq!(
             rust_flags(&folders())[1..],
             [
                 "--remap-path-prefix=/home/someone/checkout=/mcp-entra",
                 "--remap-path-prefix=/cargo=/cargo",
-                // The compiler takes the last that matches.
+                // The compiler uses the last match.
                 "--remap-path-prefix=/home/someone/checkout/target=/target",
             ]
         );
     }
 
     #[test]
-    fn a_program_that_names_a_folder_of_the_machine_is_found() {
+    fn a_program_with_a_folder_name_of_the_machine_is_found() {
         let folders = folders();
         let program = b"\0panicked at /home/someone/checkout/server/src/main.rs\0";
         assert_eq!(named(program, &folders), Some(Path::new("/home/someone/checkout")));

@@ -1,7 +1,7 @@
-//! The container images of both programs, as OCI archives and without a daemon: what `cargo xtask image` makes.
+//! Container images of both programs, as OCI archives and without a daemon, for `cargo image`.
 //!
-//! [`pack`] decides the bytes of an image from what is to be in it. Around it stands what has to be asked or run: cargo,
-//! which builds the programs and tells what they are made of, and git, which tells of which commit they are.
+//! [`pack`] derives the bytes of an image from its content. The other parts run programs: cargo builds the programs and
+//! lists their crates, and git names the commit.
 
 mod archive;
 mod certificates;
@@ -31,14 +31,14 @@ pub use oci_spec::distribution::Reference;
 pub use static_program::StaticProgram;
 pub use workspace::{Revision, Workspace};
 
-/// The registry that images are named after unless somebody says otherwise: that of images which were never pushed. A
-/// registry where anybody may register a name must not be a default, since a node that lacks the image asks there.
+/// Default registry in the names of images: that of images which were never pushed. A public registry, in which
+/// everybody may register a name, must not be the default, since a node without the image pulls from it.
 pub const LOCAL: &str = "localhost";
 
-/// The most that an archive may take: nodes pull it before a pod starts.
+/// Maximum size of an archive: nodes pull it before a pod starts.
 const MOST_BYTES: usize = 25_000_000;
 
-/// A program that there is an image of.
+/// A program with an image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Program {
     /// `mcp-entra-operator`
@@ -51,23 +51,23 @@ impl Program {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Operator, Self::Server];
 
-    /// Further programs in its image, by the names of their packages. None has features that the program lacks, so all are
-    /// built at once.
+    /// Other programs in its image, by the names of their packages. None has features that the program lacks, so all
+    /// are built together.
     #[must_use]
     pub fn beside(self) -> &'static [&'static str] {
         match self {
             Self::Operator => &[],
-            // An init container copies it to where the container of a backend can run it.
+            // An init container copies it to a volume, from which the container of a backend runs it.
             Self::Server => &["mcp-entra-shim"],
         }
     }
 
-    /// Every program in its image.
+    /// Returns every program in its image.
     pub(crate) fn all_names(self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.name()).chain(self.beside().iter().copied())
     }
 
-    /// What the program is called, and its package and image.
+    /// Name of the program, its package and its image.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -93,26 +93,26 @@ impl ValueEnum for Program {
     }
 }
 
-/// An image that has been made.
+/// A built image.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The name under which it is imported and pushed.
+    /// Name for imports and pushes.
     pub reference: String,
     /// The digest of its manifest.
     pub digest: String,
-    /// The archive's bytes, which are compressed.
+    /// Compressed size of the archive, in bytes.
     pub size: usize,
     /// The OCI archive.
     pub archive: PathBuf,
-    /// What is in the program, as a CycloneDX document.
+    /// Content of the program, as a CycloneDX document.
     pub sbom: PathBuf,
 }
 
-/// Builds a program, and those beside it, and makes its image and bill of materials, below `images` in cargo's target folder. Blocks until
-/// that is done, which takes minutes where the program is not built yet.
+/// Builds a program, and the other ones of its image, and creates its image and bill of materials, below `images` in
+/// cargo's target folder. Blocks until that is done, which takes minutes if the program is not built yet.
 ///
 /// # Errors
-/// Where cargo or git fails, or where the image is not what is promised of it: static, and small.
+/// If cargo or git fails, or where the image is not what is promised of it: static, and small.
 pub fn build(workspace: &Workspace, program: Program, reference: Reference) -> anyhow::Result<Built> {
     let revision = Revision::read(&workspace.root, std::env::var("SOURCE_DATE_EPOCH").ok())?;
     let image = image(workspace, &revision, program, reference, compile::compile(workspace, program)?)?;
@@ -120,7 +120,7 @@ pub fn build(workspace: &Workspace, program: Program, reference: Reference) -> a
     let size = archive.bytes.len();
     ensure!(
         size <= MOST_BYTES,
-        "the image of {program} takes {size} bytes, and {MOST_BYTES} is the most; see what grew with `cargo bloat`"
+        "the image of {program} has {size} bytes, more than {MOST_BYTES}; find the cause with `cargo bloat`"
     );
     let bill = sbom::document(program, &sbom::crates(workspace, program)?, revision.created)?;
     let folder = workspace.target.join("images");
@@ -133,14 +133,14 @@ pub fn build(workspace: &Workspace, program: Program, reference: Reference) -> a
     })
 }
 
-/// Builds a program that is not shipped, and makes an image of it alone, below `images` in cargo's target folder. It lies in
-/// `/usr/local/bin`, where it is found by its name. Returns the archive.
+/// Builds a program that does not ship, and creates an image with only this program, below `images` in cargo's target
+/// folder. Its path is in `/usr/local/bin`, so that it is found by its name. Returns the archive.
 ///
 /// # Errors
-/// Where cargo fails, or the program is not static.
+/// If cargo fails, or the program is not static.
 pub fn build_other(workspace: &Workspace, package: &str, program: &str, reference: &str) -> anyhow::Result<PathBuf> {
     let image = Image {
-        reference: reference.parse().with_context(|| format!("{reference} is no name of an image"))?,
+        reference: reference.parse().with_context(|| format!("{reference} is not a valid name of an image"))?,
         root: Root {
             program: compile::compile_other(workspace, package, program)?,
             path: format!("/usr/local/bin/{program}"),
@@ -153,11 +153,11 @@ pub fn build_other(workspace: &Workspace, package: &str, program: &str, referenc
     write(&workspace.target.join("images"), &format!("{program}.tar"), &pack(&image)?.bytes)
 }
 
-/// Builds a program, and those beside it, and writes the files of its image below a folder, for charts/Containerfile to copy. Blocks until
-/// that is done.
+/// Builds a program, and the other ones of its image, and writes the files of its image below a folder, which
+/// charts/Containerfile copies. Blocks until that is done.
 ///
 /// # Errors
-/// Where cargo fails, or a file cannot be written.
+/// If cargo fails, or a file cannot be written.
 pub fn build_root(workspace: &Workspace, program: Program, folder: &Path) -> anyhow::Result<()> {
     let root = root(program, compile::compile(workspace, program)?);
     for (path, file) in root.files() {
@@ -171,7 +171,7 @@ pub fn build_root(workspace: &Workspace, program: Program, folder: &Path) -> any
     Ok(())
 }
 
-/// Writes a file such that whoever reads it meanwhile sees the old or the new one whole.
+/// Replaces a file atomically: readers see the complete old or the complete new one.
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
     let (path, partial) = (folder.join(name), folder.join(format!(".{name}.{}", std::process::id())));
     std::fs::create_dir_all(folder)
@@ -181,16 +181,16 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The name of a program's image in a registry, or in a folder of it.
+/// Returns the name of a program's image in a registry, or in a folder of it.
 ///
 /// # Errors
-/// Where that is no name that registries understand.
+/// If that is no name that registries understand.
 pub fn reference(registry: &str, program: Program, tag: &str) -> anyhow::Result<Reference> {
     let name = format!("{registry}/{program}:{tag}");
-    name.parse().with_context(|| format!("{name} is no name of an image; change --registry or --tag"))
+    name.parse().with_context(|| format!("{name} is not a valid name of an image; change --registry or --tag"))
 }
 
-/// What is in the image of a program.
+/// Returns the content of the image of a program.
 #[must_use]
 pub fn root(program: Program, built: Compiled) -> Root {
     Root {
@@ -201,10 +201,10 @@ pub fn root(program: Program, built: Compiled) -> Root {
     }
 }
 
-/// What is to be the image of a program.
+/// Returns the image of a program.
 ///
 /// # Errors
-/// Where the workspace has no package of the program's.
+/// If the workspace has no package of the program's.
 pub fn image(
     workspace: &Workspace,
     revision: &Revision,

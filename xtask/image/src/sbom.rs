@@ -1,6 +1,5 @@
-//! What the programs of an image are made of, as a CycloneDX document: the crates that are linked into them, and which of
-//! them needs which.
-//! What only builds or tests it, macros included, is not in it.
+//! Software bill of materials of an image as a CycloneDX document: the crates that are linked into its programs, and
+//! their dependencies. Crates that are used only for building or testing, including macros, are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -25,18 +24,19 @@ pub struct Crate {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Whether it is of a registry, and not of this workspace.
+    /// True if the crate is from a registry, not from this workspace.
     pub published: bool,
     license: String,
 }
 
-/// The crates of an image's programs, each with those that it needs.
+/// Crates of an image's programs, each with its dependencies.
 pub type Crates = BTreeMap<Crate, BTreeSet<Crate>>;
 
-/// Asks cargo which crates are linked into the program and those beside it, with the features that they are built with.
+/// Reads from cargo the crates that are linked into the program and the other ones of its image, with the features of
+/// their build.
 ///
 /// # Errors
-/// Where cargo does not know the package, or has to change Cargo.lock for it.
+/// If cargo does not know the package, or has to change Cargo.lock for it.
 pub fn crates(workspace: &Workspace, program: Program) -> anyhow::Result<Crates> {
     let output = cargo()
         .args(["tree", "--locked", "--target", &target()])
@@ -48,16 +48,16 @@ pub fn crates(workspace: &Workspace, program: Program) -> anyhow::Result<Crates>
         .output()
         .context("run cargo tree")?;
     if !output.status.success() {
-        bail!("`cargo tree` failed for {program}; what it says stands above");
+        bail!("`cargo tree` failed for {program}; its output is above");
     }
     parse(std::str::from_utf8(&output.stdout)?)
 }
 
-/// Reads the lines of `cargo tree`: each is the depth, the crate and its license, below the crate that needs it.
+/// Parses the lines of `cargo tree`: each has the depth, the crate and its license, below its dependent.
 fn parse(tree: &str) -> anyhow::Result<Crates> {
     let mut crates = Crates::new();
     let mut above: Vec<Crate> = Vec::new();
-    // Between the programs is an empty one.
+    // An empty line separates the programs.
     for line in tree.lines().filter(|line| !line.is_empty()) {
         let (depth, own) = parse_line(line).with_context(|| format!("read `cargo tree`'s line {line:?}"))?;
         above.truncate(depth);
@@ -71,13 +71,13 @@ fn parse(tree: &str) -> anyhow::Result<Crates> {
 }
 
 fn parse_line(line: &str) -> Option<(usize, Crate)> {
-    // Behind a crate whose needs were listed before stands a mark.
+    // A mark follows a crate whose dependencies were listed before.
     let line = line.strip_suffix(" (*)").unwrap_or(line);
     let (depth, rest) = line.split_once(' ')?;
     let (package, license) = rest.split_once('|')?;
     let mut words = package.split(' ');
     let (name, version) = (words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned());
-    // Where it lies follows, unless it comes from the registry.
+    // The path of the crate follows, unless it comes from the registry.
     let published = words.next().is_none();
     Some((depth.parse().ok()?, Crate { name, version, published, license: license.to_owned() }))
 }
@@ -85,7 +85,7 @@ fn parse_line(line: &str) -> Option<(usize, Crate)> {
 /// Writes the document as JSON.
 ///
 /// # Errors
-/// Where the program is not among the crates, or a crate's name or license is not understood.
+/// If the program is not among the crates, or a crate's name or license is not understood.
 pub fn document(program: Program, crates: &Crates, created: Timestamp) -> anyhow::Result<Vec<u8>> {
     let own = crates.keys().find(|own| own.name == program.name());
     let own = own.with_context(|| format!("{program} is not among its crates"))?;
@@ -95,7 +95,7 @@ pub fn document(program: Program, crates: &Crates, created: Timestamp) -> anyhow
         component(if is_program { Classification::Application } else { Classification::Library }, other)
     });
     let bom = Bom {
-        // One by chance would make it another document each time.
+        // A random one would change the document each time.
         serial_number: None,
         metadata: Some(Metadata {
             timestamp: Some(created.to_string().try_into()?),

@@ -1,4 +1,4 @@
-//! A program that runs in an empty root: read from its ELF headers that it asks for no loader and no library.
+//! A program that runs in an empty root. Its ELF headers show that it needs no loader and no library.
 
 use anyhow::{Context, bail};
 use object::Endianness;
@@ -8,7 +8,7 @@ use oci_spec::image::Arch;
 
 const NEXT_STEP: &str = "build it with RUSTFLAGS=-Ctarget-feature=+crt-static for a linux-gnu target";
 
-/// A program for Linux that is statically linked: nothing but the kernel has to be there for it to run.
+/// A statically linked program for Linux: it needs nothing but the kernel.
 #[derive(Clone, Debug)]
 pub struct StaticProgram {
     bytes: Vec<u8>,
@@ -16,10 +16,10 @@ pub struct StaticProgram {
 }
 
 impl StaticProgram {
-    /// Takes a program, as it lies in its file, if it is such a one.
+    /// Checks the content of a program's file.
     ///
     /// # Errors
-    /// Where it is no 64 bit ELF file of a known architecture, or needs a dynamic loader or a shared library.
+    /// If it is no 64 bit ELF file of a known architecture, or needs a dynamic loader or a shared library.
     pub fn new(bytes: Vec<u8>) -> anyhow::Result<Self> {
         let data = bytes.as_slice();
         let header = FileHeader64::<Endianness>::parse(data).context("read the program's ELF header")?;
@@ -31,12 +31,12 @@ impl StaticProgram {
         };
         for segment in header.program_headers(endian, data)? {
             if segment.p_type(endian) == PT_INTERP {
-                bail!("the program asks for a dynamic loader, and an image has none: {NEXT_STEP}");
+                bail!("the program needs a dynamic loader, and an image has none: {NEXT_STEP}");
             }
-            // A static program that may lie anywhere has such entries too, but none that names a library.
+            // A static position-independent program has such entries, too, but none that names a library.
             for entry in segment.dynamic(endian, data)?.unwrap_or_default() {
                 if entry.d_tag(endian) == DT_NEEDED {
-                    bail!("the program asks for shared libraries, and an image has none: {NEXT_STEP}");
+                    bail!("the program needs shared libraries, and an image has none: {NEXT_STEP}");
                 }
             }
         }
@@ -49,7 +49,7 @@ impl StaticProgram {
         &self.bytes
     }
 
-    /// What it runs on.
+    /// Architecture of the program.
     #[must_use]
     pub fn architecture(&self) -> &Arch {
         &self.architecture

@@ -1,4 +1,4 @@
-//! An image is the same bytes each time, a valid OCI layout, and nothing is in it but what it needs.
+//! Tests that an image always has the same bytes, is a valid OCI layout, and has no unneeded content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -26,12 +26,12 @@ fn entries(archive: &[u8]) -> BTreeMap<String, Entry> {
         let header = entry.header().clone();
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).unwrap();
-        assert!(found.insert(path.clone(), Entry { header, bytes }).is_none(), "{path} is in it twice");
+        assert!(found.insert(path.clone(), Entry { header, bytes }).is_none(), "{path} occurs twice");
     }
     found
 }
 
-/// An archive as those read it who import it: from the index on, by digests that are checked.
+/// An archive as an importer reads it: from the index on, with verified digests.
 struct Layout {
     index: ImageIndex,
     manifest: ImageManifest,
@@ -58,7 +58,7 @@ fn read(archive: &Archive) -> Layout {
     let [compressed] = manifest.layers().as_slice() else { panic!("not one layer: {manifest:?}") };
     let mut layer = Vec::new();
     flate2::read::GzDecoder::new(blob(compressed).as_slice()).read_to_end(&mut layer).unwrap();
-    assert_eq!(files.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "what nothing points to is in the archive");
+    assert_eq!(files.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "the archive has a blob without a descriptor");
     Layout { index, manifest, configuration, layer }
 }
 
@@ -67,7 +67,7 @@ fn packed(image: &Image) -> Layout {
 }
 
 #[test]
-fn the_same_image_is_the_same_bytes() {
+fn the_same_image_has_the_same_bytes() {
     for program in Program::ALL {
         assert!(pack(&example(program)).unwrap() == pack(&example(program)).unwrap(), "{program}");
     }
@@ -81,13 +81,13 @@ fn an_image_with_a_changed_byte_or_label_has_another_digest() {
     relabelled.labels.insert("org.opencontainers.image.revision".to_owned(), "c3d4".to_owned());
     let digest = |image: &Image| pack(image).unwrap().digest;
     assert_eq!(BTreeSet::from([digest(&image), digest(&changed), digest(&relabelled)]).len(), 3);
-    // What it is called is not of the image.
+    // The name of the image is not part of it.
     renamed.reference = image::reference("elsewhere.example", Program::Server, "1.2.3").unwrap();
     assert_eq!(digest(&renamed), digest(&image));
 }
 
 #[test]
-fn every_descriptor_says_the_digest_and_size_of_what_is_there_and_nothing_else_is() {
+fn every_descriptor_has_the_digest_and_size_of_its_blob_and_every_blob_a_descriptor() {
     let image = packed(&example(Program::Operator));
     assert_eq!(image.manifest.schema_version(), 2);
     let layer = format!("sha256:{}", hex::encode(Sha256::digest(&image.layer)));
@@ -95,7 +95,7 @@ fn every_descriptor_says_the_digest_and_size_of_what_is_there_and_nothing_else_i
 }
 
 #[test]
-fn an_archive_tells_the_images_name_to_those_who_import_it() {
+fn an_archive_contains_the_images_name_for_importers() {
     let image = packed(&example(Program::Operator));
     let names = image.index.manifests()[0].annotations().clone().unwrap();
     assert_eq!(names["io.containerd.image.name"], "registry.example/team/mcp-entra-operator:1.2.3");
@@ -103,20 +103,20 @@ fn an_archive_tells_the_images_name_to_those_who_import_it() {
 }
 
 #[test]
-fn an_image_that_was_never_pushed_has_a_name_that_no_registry_answers_to() {
-    // What names no registry would be Docker Hub's.
+fn the_name_of_an_unpushed_image_belongs_to_no_registry() {
+    // A name without a registry would belong to Docker Hub.
     assert_eq!(image::reference(LOCAL, Program::Server, "1").unwrap().whole(), "localhost/mcp-entra-server:1");
     assert_eq!(image::reference("team", Program::Server, "1").unwrap().registry(), "docker.io");
 }
 
 #[test]
-fn a_name_that_registries_do_not_understand_is_refused() {
+fn a_name_that_registries_refuse_is_refused() {
     let refusal = image::reference("registry.example/Team", Program::Operator, "1").unwrap_err().to_string();
     assert!(refusal.contains("change --registry or --tag"), "{refusal}");
 }
 
 #[test]
-fn a_root_has_the_programs_the_certificates_and_nothing_else() {
+fn a_root_has_only_the_programs_and_the_certificates() {
     let layer = entries(&packed(&example(Program::Server)).layer);
     let modes = layer.iter().map(|(path, entry)| (path.as_str(), entry.header.mode().unwrap()));
     let expected = [
@@ -135,13 +135,13 @@ fn a_root_has_the_programs_the_certificates_and_nothing_else() {
 }
 
 #[test]
-fn the_shim_is_in_the_image_of_the_server_alone() {
+fn the_shim_is_only_in_the_image_of_the_server() {
     let layer = entries(&packed(&example(Program::Operator)).layer);
     assert!(layer.contains_key("mcp-entra-operator") && !layer.contains_key("mcp-entra-shim"));
 }
 
 #[test]
-fn an_image_may_be_of_one_program_and_no_file() {
+fn an_image_may_have_one_program_and_no_other_file() {
     let mut image = example(Program::Server);
     let (beside, files) = (BTreeMap::new(), BTreeMap::new());
     image.root = Root { path: "/pause".to_owned(), program: image.root.program, beside, files };
@@ -157,13 +157,13 @@ fn the_certificates_are_mozillas_and_readable() {
 }
 
 #[test]
-fn a_container_runs_the_program_alone_as_a_numeric_user_who_is_not_root() {
+fn a_container_runs_the_program_as_a_numeric_user_who_is_not_root() {
     let image = packed(&example(Program::Operator));
     let run = image.configuration.config().clone().unwrap();
     assert_eq!(run.entrypoint().clone().unwrap(), ["/mcp-entra-operator"]);
     let server = packed(&example(Program::Server)).configuration.config().clone().unwrap();
     assert_eq!(server.entrypoint().clone().unwrap(), ["/mcp-entra-server"]);
-    // Whoever runs it gives arguments only.
+    // The user of the image only gives arguments.
     assert_eq!((run.cmd(), run.env()), (&None, &None));
     let (user, group) = run.user().as_ref().unwrap().split_once(':').unwrap();
     for number in [user, group] {
@@ -172,7 +172,7 @@ fn a_container_runs_the_program_alone_as_a_numeric_user_who_is_not_root() {
 }
 
 #[test]
-fn an_images_labels_say_what_it_is_of_which_commit_and_when() {
+fn an_images_labels_name_its_content_commit_and_time() {
     let image = packed(&example(Program::Operator));
     let labels = image.configuration.labels_of_config().unwrap();
     let label = |key: &str| labels[&format!("org.opencontainers.image.{key}")].as_str();

@@ -1,4 +1,4 @@
-//! charts/Containerfile makes the same images as `cargo xtask image`.
+//! Tests that charts/Containerfile builds the same images as `cargo image`.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn for_each_image(check: impl Fn(Program, &Dockerfile<'_>, &[Instruction<'_>])) 
     }
 }
 
-/// What the only instruction that `pick` picks says.
+/// Returns the text of the only instruction that `pick` selects.
 fn only<'s, 'a, T>(stage: &'s [Instruction<'a>], pick: impl Fn(&'s Instruction<'a>) -> Option<T>) -> T {
     let mut picked = stage.iter().filter_map(pick).collect::<Vec<_>>();
     assert_eq!(picked.len(), 1);
@@ -26,7 +26,7 @@ fn only<'s, 'a, T>(stage: &'s [Instruction<'a>], pick: impl Fn(&'s Instruction<'
 }
 
 #[test]
-fn the_containerfile_copies_what_cargo_image_puts_into_an_image_and_nothing_else() {
+fn the_containerfile_copies_exactly_the_files_of_cargo_image() {
     for_each_image(|program, file, stage| {
         let copy = only(stage, |instruction| if let Instruction::Copy(copy) = instruction { Some(copy) } else { None });
         let from = copy.options.iter().find(|option| option.name.value == "from").unwrap().value.as_ref().unwrap();
@@ -34,7 +34,7 @@ fn the_containerfile_copies_what_cargo_image_puts_into_an_image_and_nothing_else
         assert_eq!((source.value.as_ref(), copy.dest.value.as_ref()), (&*format!("/images/{program}/"), "/"));
         assert!(!stage.iter().any(|instruction| matches!(instruction, Instruction::Add(_) | Instruction::Run(_))));
 
-        // Files and flags are those of `cargo xtask image`, which writes them to the folder that is copied.
+        // Files and flags come from `cargo image`, which writes them to the copied folder.
         let made = file.stage(&from.value).unwrap();
         let run = only(
             made.instructions,
@@ -55,7 +55,7 @@ fn the_containerfile_starts_the_program_as_the_same_user() {
                     if let Instruction::Entrypoint(entry) = instruction { Some(&entry.arguments) } else { None }
                 },
             );
-        let Command::Exec(words) = entry else { panic!("a shell that is not there would run {entry:?}") };
+        let Command::Exec(words) = entry else { panic!("the image has no shell to run {entry:?}") };
         let words: Vec<_> = words.value.iter().map(|word| word.value.as_ref()).collect();
         assert_eq!(words, [example(program).root.path]);
         let user = only(stage, |instruction| if let Instruction::User(user) = instruction { Some(user) } else { None });
@@ -73,7 +73,7 @@ fn the_containerfile_sets_the_same_labels() {
             Some((key.to_owned(), value.trim_matches('"').to_owned()))
         });
         let mut expected = example(program).labels;
-        // Nothing in the build's context tells of the commit.
+        // The context of the build does not contain the commit.
         for (key, argument) in [("revision", "$REVISION"), ("created", "$CREATED")] {
             expected.insert(format!("org.opencontainers.image.{key}"), argument.to_owned());
         }
@@ -82,7 +82,7 @@ fn the_containerfile_sets_the_same_labels() {
 }
 
 #[test]
-fn the_containerfile_compiles_with_the_release_that_the_workspace_asks_for() {
+fn the_containerfile_compiles_with_the_rust_release_of_the_workspace() {
     let text = workspace_file("charts/Containerfile");
     let file = parse_dockerfile::parse(&text).unwrap();
     let builder = file.stage("builder").unwrap();

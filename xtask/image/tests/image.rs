@@ -1,10 +1,10 @@
-//! The images held to what is promised of them. The programs themselves take minutes to build, so a small one stands in
-//! for them here; `cargo xtask image` refuses what is dynamic or too large when it makes the real ones.
+//! Tests of the images' promises. Builds of the real programs take minutes, so a small program replaces them here.
+//! `cargo image` refuses dynamic and too large programs when it builds the real images.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+    reason = "clippy.toml allows them in tests, but does not recognise helper functions of tests"
 )]
 
 mod archive;
@@ -21,7 +21,7 @@ use image::{Compiled, Image, Program, Revision, StaticProgram, Workspace, image,
 
 static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read().unwrap());
 
-/// The image of a program, with a small one in its place.
+/// Returns the image of a program, with a small program instead.
 fn example(program: Program) -> Image {
     static STATIC: LazyLock<StaticProgram> = LazyLock::new(|| {
         StaticProgram::new(rustc(&["-Ctarget-feature=+crt-static", "-Cstrip=symbols"], "fn main() {}")).unwrap()
@@ -33,7 +33,7 @@ fn example(program: Program) -> Image {
     image(&WORKSPACE, &revision, program, reference, built).unwrap()
 }
 
-/// What rustc makes of a source with such flags.
+/// Compiles a source with rustc and the flags.
 fn rustc(flags: &[&str], source: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -1,4 +1,4 @@
-//! An image says of which commit it is, and whether it is of that alone.
+//! Tests that an image names its commit, and changes beyond it.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,7 +31,7 @@ fn a_revision_is_the_commit_and_its_time() {
 }
 
 #[test]
-fn a_revision_is_dirty_where_a_file_differs_or_is_new() {
+fn a_revision_is_dirty_if_a_file_differs_or_is_new() {
     let clean = |folder: &tempfile::TempDir| Revision::read(folder.path(), None).unwrap().name;
     let (changed, added) = (checkout(), checkout());
     let commit = clean(&changed);
@@ -51,8 +51,8 @@ fn source_date_epoch_wins_over_the_commits_time() {
 }
 
 #[test]
-fn a_folder_that_is_no_checkout_is_refused() {
+fn a_folder_without_a_checkout_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let refusal = Revision::read(folder.path(), None).unwrap_err().to_string();
-    assert!(refusal.contains("make it in a checkout"), "{refusal}");
+    assert!(refusal.contains("build it in a checkout"), "{refusal}");
 }

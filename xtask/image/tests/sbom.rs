@@ -1,4 +1,5 @@
-//! A bill of materials names what is in an image's programs, and not what builds it, tests it, or is in the other.
+//! Tests that a bill of materials lists the crates in an image's programs, and not those that build it, test it, or are
+//! in the other image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -27,7 +28,7 @@ fn a_bill_names_the_crates_of_its_own_program_only() {
 }
 
 #[test]
-fn a_bill_names_the_programs_beside_and_their_crates() {
+fn a_bill_names_the_other_programs_of_the_image_and_their_crates() {
     let crates = crates(&WORKSPACE, Program::Server).unwrap();
     let bill = document(Program::Server, &crates, Timestamp::UNIX_EPOCH).unwrap();
     let bill: serde_json::Value = serde_json::from_slice(&bill).unwrap();
@@ -39,8 +40,8 @@ fn a_bill_names_the_programs_beside_and_their_crates() {
 }
 
 #[test]
-fn a_program_beside_asks_for_no_features_that_the_program_has_not() {
-    // Built at once, they share their crates.
+fn another_program_of_an_image_enables_no_features_that_the_main_one_lacks() {
+    // They share their crates, since they are built together.
     for program in Program::ALL.into_iter().filter(|program| !program.beside().is_empty()) {
         let alone = features(&[program.name()]);
         let together = features(&[&[program.name()], program.beside()].concat());
@@ -60,7 +61,7 @@ fn features(packages: &[&str]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_bill_names_nothing_that_only_builds_or_tests() {
+fn a_bill_names_no_crate_that_only_builds_or_tests() {
     for program in Program::ALL {
         let names = names(program);
         let strange: Vec<_> = ["proptest", "insta", "testbed", "cc", "serde_derive", "clap_derive"]
@@ -88,7 +89,7 @@ fn a_bill_is_valid_and_the_same_each_time() {
 }
 
 #[test]
-fn a_bill_says_where_a_crate_comes_from_its_license_and_what_it_needs() {
+fn a_bill_names_the_origin_license_and_dependencies_of_a_crate() {
     let crates = crates(&WORKSPACE, Program::Server).unwrap();
     let bill = document(Program::Server, &crates, Timestamp::UNIX_EPOCH).unwrap();
     let bill: serde_json::Value = serde_json::from_slice(&bill).unwrap();
@@ -100,7 +101,7 @@ fn a_bill_says_where_a_crate_comes_from_its_license_and_what_it_needs() {
     let version = axum["version"].as_str().unwrap();
     assert_eq!(axum["purl"], format!("pkg:cargo/axum@{version}"));
     assert_eq!(axum["licenses"][0]["expression"], "MIT");
-    // Nobody finds the workspace's own in a registry.
+    // The workspace's own crates are in no registry.
     assert!(component("mcp-entra-policy").get("purl").is_none());
 
     let dependencies = bill["dependencies"].as_array().unwrap();
