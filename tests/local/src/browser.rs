@@ -1,4 +1,4 @@
-//! A person in Chromium, and the program in place of `xdg-open` that calls for them.
+//! A user in Chromium, and the program that replaces `xdg-open` and starts it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use url::Url;
 use crate::tools::script;
 use crate::world::{ALICE, PATIENCE, World};
 
-/// Time for a browser from its start to the last page.
+/// Timeout of a browser from its start to the last page.
 const BROWSING: Duration = Duration::from_secs(90);
 
-/// The windows that the server asks for by `xdg-open`.
+/// Windows that the server requests with `xdg-open`.
 pub(crate) struct Openings {
     calls: TcpListener,
-    /// Every address, a line each.
+    /// All addresses, one per line.
     record: PathBuf,
 }
 
@@ -32,14 +32,14 @@ impl Openings {
         Ok(Self { calls: TcpListener::bind(("127.0.0.1", 0)).await?, record: folder.join("opened") })
     }
 
-    /// The program in place of `xdg-open`: it records the address, and then hands it over.
+    /// Program that replaces `xdg-open`: it records the address, and then passes it on.
     pub(crate) fn script(&self) -> String {
         let port = self.calls.local_addr().map(|address| address.port()).unwrap_or_default();
         let record = self.record.display();
         format!("#!/bin/bash\necho \"$1\" >>{record}\necho \"$1\" >/dev/tcp/127.0.0.1/{port}\n")
     }
 
-    /// The address of the next window, once it is asked for.
+    /// Waits for the next window, and returns its address.
     pub(crate) async fn next(&self) -> anyhow::Result<Url> {
         let line = async {
             let (call, _) = self.calls.accept().await?;
@@ -50,7 +50,7 @@ impl Openings {
         Url::parse(&url).with_context(|| format!("the browser is opened at {url:?}"))
     }
 
-    /// The number of windows so far.
+    /// Returns the number of windows so far.
     pub(crate) fn count(&self) -> anyhow::Result<usize> {
         if !self.record.exists() {
             return Ok(0);
@@ -62,18 +62,18 @@ impl Openings {
 /// The last page of a sign-in.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
-    /// The address that the first one led to.
+    /// Address that the first page redirected to.
     pub(crate) visited: Url,
     pub(crate) url: Url,
     pub(crate) title: String,
     pub(crate) text: String,
 }
 
-/// Fails unless the address is the server's own, on this machine, with a part that cannot be guessed.
+/// Fails unless the address is the server's own, on this machine, with an unguessable part.
 pub(crate) fn is_one_time_address(url: &Url) -> anyhow::Result<()> {
     let nonce = url.path().strip_prefix("/start/").unwrap_or_default();
     let local = url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1"));
-    ensure!(local && nonce.len() >= 22 && url.query().is_none(), "{url} is no one-time address of this machine");
+    ensure!(local && nonce.len() >= 22 && url.query().is_none(), "{url} is not a one-time address of this machine");
     Ok(())
 }
 
@@ -88,8 +88,8 @@ impl World<'_> {
             page.visited
         );
         ensure!(page.url.port() == url.port(), "the sign-in ends at {url}'s server, not at {}", page.url);
-        ensure!(page.text.to_lowercase().contains("close"), "the last page says what to do: {page:?}");
-        ensure!(page.url.query().is_none(), "no code stays in the address: {}", page.url);
+        ensure!(page.text.to_lowercase().contains("close"), "the last page does not say what to do: {page:?}");
+        ensure!(page.url.query().is_none(), "a code stays in the address: {}", page.url);
         Ok(page)
     }
 
@@ -107,7 +107,7 @@ impl World<'_> {
         self.in_browser("node/browser.cjs", &visit).await
     }
 
-    /// Runs a script that drives the browser. Returns what it prints.
+    /// Runs a script that controls the browser. Returns its output.
     pub(crate) async fn in_browser<T: DeserializeOwned>(&self, name: &str, argument: &Value) -> anyhow::Result<T> {
         let tools = &self.lane.tools;
         let child = Command::new(&tools.node)

@@ -1,4 +1,4 @@
-//! A session bus with gnome-keyring, which the bus starts as soon as somebody asks for the Secret Service.
+//! Session bus with gnome-keyring, which the bus starts with the first request to the Secret Service.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,9 +12,9 @@ use crate::world::{PATIENCE, World};
 /// The state of the keyring.
 #[derive(Clone, Copy)]
 pub(crate) enum Keyring {
-    /// As after a login with the password.
+    /// Unlocked, as after a login with the password.
     Unlocked,
-    /// As after a login without it: there is nobody to prompt for it.
+    /// Locked, as after a login without the password. Prompts have no user.
     Locked,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// Starts a bus. Its services find the person's files.
+    /// Starts a bus. Its services find the user's files.
     pub(crate) async fn start(world: &World<'_>, keyring: Keyring) -> anyhow::Result<Self> {
         world.write_program("keyring", keyring.script())?;
         let services = world.file("data/dbus-1/services");

@@ -1,4 +1,4 @@
-//! `cargo e2e-local`: local mode of the server, and sign-in to a remote server, proved by MCP clients that nobody here wrote,
+//! `cargo e2e-local`: tests local mode of the server, and sign-in to a remote server, with third-party MCP clients,
 //! Chromium and gnome-keyring. Entra and Graph are emulated.
 
 mod browser;
@@ -26,20 +26,20 @@ use cases::{CASES, Case};
 use tools::Tools;
 use world::{Lane, World};
 
-/// Proves local mode by MCP clients that nobody here wrote, in Chromium, with gnome-keyring.
+/// Tests local mode with third-party MCP clients, in Chromium, with gnome-keyring.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Play the cases alone whose sentence contains this.
+    /// Play only the cases whose sentence contains this.
     only: Option<String>,
-    /// Be a session of rmcp with this server, as the cases start it.
+    /// Run a session of rmcp with this server, as the cases start it.
     #[arg(long, hide = true)]
     rmcp: Option<String>,
 }
 
-/// Cases that play at once, where they can: each waits most of the time for programs to start.
+/// Number of parallel cases. Each mostly waits for programs to start.
 const AT_ONCE: usize = 3;
-/// Exit code that a shell expects of a program that Ctrl-C ended.
+/// Exit code that a shell expects of a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        // What runs ends with us, and its folders do.
+        // All processes end with this program, and their folders are removed.
         _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
     }
 }
@@ -74,7 +74,7 @@ async fn all_pass(arguments: &Arguments) -> anyhow::Result<bool> {
     let tools = tokio::task::spawn_blocking(Tools::install).await??;
     let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await?;
     let lane = Lane::new(tools, emulator)?;
-    println!("Everything stands after {:.1?}.\n", start.elapsed());
+    println!("Everything runs after {:.1?}.\n", start.elapsed());
 
     let only = arguments.only.as_deref().unwrap_or_default();
     let chosen = |case: &&Case| case.title.contains(only);
@@ -101,7 +101,7 @@ async fn all_pass(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(passed == count && passed > 0)
 }
 
-/// Plays a case in a world of its own, and holds every line that the server printed to being a message.
+/// Plays a case in its own world, and checks that every line of the server's output is a message.
 async fn play(case: &Case, lane: &Lane) -> anyhow::Result<Evidence> {
     let mut world = World::new(lane).await?;
     let played = (case.play)(&mut world).await;

@@ -1,4 +1,4 @@
-//! Standard output of a server, which holds nothing but messages of JSON-RPC, a line each.
+//! Standard output of a server, which contains only messages of JSON-RPC, one per line.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -6,11 +6,11 @@ use serde_json::Value;
 /// Returns the number of messages.
 pub(crate) fn check(printed: &str) -> anyhow::Result<usize> {
     for line in printed.lines() {
-        let message: Value = serde_json::from_str(line).with_context(|| format!("this is no JSON: {line}"))?;
+        let message: Value = serde_json::from_str(line).with_context(|| format!("this is not JSON: {line}"))?;
         let has = |member: &str| message.get(member).is_some();
         let is_message = has("method") || (has("id") && (has("result") != has("error")));
         let version = message.get("jsonrpc").and_then(Value::as_str);
-        ensure!(version == Some("2.0") && is_message, "this is no message of JSON-RPC: {line}");
+        ensure!(version == Some("2.0") && is_message, "this is not a message of JSON-RPC: {line}");
     }
     Ok(printed.lines().count())
 }

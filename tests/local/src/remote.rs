@@ -1,4 +1,4 @@
-//! A server behind HTTPS that MCP clients are given the URL of, and the person who signs in to it.
+//! Server behind HTTPS whose URL MCP clients get, and the user who signs in to it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,16 +23,16 @@ use uuid::Uuid;
 
 use crate::world::{ALICE, PATIENCE, World};
 
-/// The service account of the server, and the audience of its tokens.
+/// Service account of the server, and audience of its tokens.
 const SUBJECT: &str = "system:serviceaccount:productivity:graph";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
-/// What the server grants its tools to.
+/// App role that the server grants its tools to.
 const ROLE: &str = "Mcp.Reader";
 
-/// Where clients sign their people in.
+/// Place where clients sign users in.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum SignIn {
-    /// Nowhere: they are given a token. All that there is is offered.
+    /// Nowhere: clients get a token. The server offers everything.
     Elsewhere,
     /// At the server's own authorization server.
     Here,
@@ -42,14 +42,14 @@ pub(crate) enum SignIn {
 
 /// A running server; it ends with this value.
 pub(crate) struct Remote {
-    /// What clients are given.
+    /// URL that clients are given.
     pub(crate) url: String,
-    /// Trusts the server.
+    /// HTTP client that trusts the server.
     pub(crate) http: Client,
-    /// Alice's.
+    /// Browser of alice.
     browser: Browser,
     authority: String,
-    /// The server's app registration.
+    /// App registration of the server.
     app: Uuid,
     _edge: Edge,
     _issuer: Issuer,
@@ -84,7 +84,7 @@ impl Remote {
         Ok(Self { url, http, browser, authority, app, _edge: edge, _issuer: issuer, _child: child })
     }
 
-    /// A token of alice for the server, as Entra issues it to the world's client.
+    /// Token of alice for the server, as Entra issues it to the world's client.
     pub(crate) fn token(&self, world: &World<'_>) -> anyhow::Result<String> {
         let control = world.lane.emulator.control();
         let scope = format!("api://{}/mcp.access", self.app);
@@ -92,8 +92,8 @@ impl Remote {
         control.sign(world.tenant, &json!({}), &Value::Object(claims))
     }
 
-    /// Alice's way from this address: she approves the client of this name, and signs in where Entra asks her. It ends at a
-    /// page of the client.
+    /// Follows alice's way from this address. She approves the client of this name, and signs in if Entra asks her. It
+    /// ends at a page of the client.
     pub(crate) async fn approve(&self, url: &Url, client: &str) -> anyhow::Result<()> {
         let consent = self.browser.open(url.as_str()).await?.page()?;
         let text = consent.text()?;
@@ -103,14 +103,14 @@ impl Remote {
         Ok(())
     }
 
-    /// Alice's way from this address of Entra, which ends at a page of the client.
+    /// Follows alice's way from this address of Entra, which ends at a page of the client.
     pub(crate) async fn sign_in_at_entra(&self, url: &Url) -> anyhow::Result<()> {
         let page = self.sign_in(self.browser.open(url.as_str()).await?.page()?).await?;
         ensure!(page.url.scheme() == "http" && page.status == 200, "{} ({}): {}", page.url, page.status, page.text()?);
         Ok(())
     }
 
-    /// Alice ends all her sessions on their page.
+    /// Ends all sessions of alice on their page.
     pub(crate) async fn end_sessions(&self) -> anyhow::Result<()> {
         let page = self.browser.open(&format!("{}/sessions", self.url)).await?.page()?;
         let page = self.sign_in(page).await?;
@@ -120,7 +120,7 @@ impl Remote {
     }
 
     async fn sign_in(&self, page: Page) -> anyhow::Result<Page> {
-        // Entra remembers who has signed in in this browser.
+        // Entra remembers the user who has signed in in this browser.
         if page.url.as_str().starts_with(&self.authority) { page.sign_in(ALICE).await?.page() } else { Ok(page) }
     }
 }
@@ -136,14 +136,15 @@ fn register(world: &World<'_>, url: &str, issuer: &str, graph: &GraphConfigurati
     };
     world.lane.emulator.control().change_tenant(world.tenant, |tenant| {
         let alice = tenant.find_user(ALICE).map(|user| user.oid).unwrap_or_default();
-        // Entra takes any port there, and no other path.
+        // Entra accepts any port there, and no other path.
         for client in &mut tenant.apps {
             client.redirect_uris.push("http://localhost/oauth/callback".to_owned());
         }
         tenant.apps.push(App {
             client_id,
             display_name: "graph server".to_owned(),
-            // The URL is one, as clients that sign in at Entra name it as the resource (RFC 8707).
+            // The URL is an identifier of the app, since clients that sign in at Entra use it as the resource (RFC
+            // 8707).
             identifier_uris: vec![format!("api://{client_id}"), url.to_owned()],
             scopes: vec!["mcp.access".to_owned()],
             app_roles: vec![AppRole { value: ROLE.to_owned(), allowed_member_types: vec![MemberType::User] }],
@@ -208,7 +209,7 @@ fn graph(sign_in: SignIn) -> GraphConfiguration {
     }
 }
 
-/// Sets the policy: who has the role may use this.
+/// Sets the policy, which grants this to the role.
 pub(crate) fn set_policy(world: &World<'_>, allowed: &Value) -> anyhow::Result<()> {
     let policy = json!({
         "grants": [{
@@ -223,7 +224,8 @@ pub(crate) fn set_policy(world: &World<'_>, allowed: &Value) -> anyhow::Result<(
     Ok(fs::rename(world.file("policy.new"), world.file("policy.json"))?)
 }
 
-/// Starts the program and returns its address once it is ready. Audit lines go to a file, logs to the world's.
+/// Starts the program and returns its address when it is ready. Audit lines are written to a file, logs to the world's
+/// log.
 async fn spawn(world: &World<'_>) -> anyhow::Result<(Child, SocketAddr)> {
     let mut command = Command::new(&world.lane.tools.server);
     command.args(["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--drain-seconds=0"]);
@@ -270,7 +272,7 @@ async fn spawn(world: &World<'_>) -> anyhow::Result<(Child, SocketAddr)> {
     Ok((child, public))
 }
 
-/// Waits until the server says that it is ready.
+/// Waits until the server reports that it is ready.
 async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
     let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let asked = async {

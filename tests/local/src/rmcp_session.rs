@@ -1,4 +1,4 @@
-//! A session of rmcp with a remote server, in a process of its own: commands are JSON lines on standard input, events JSON
+//! Session of rmcp with a remote server, in a separate process. Commands are JSON lines on standard input, events JSON
 //! lines on standard output, as in `tests/clients`.
 
 use std::collections::HashMap;
@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
-/// The server, and the way to it.
+/// The server, and its client options.
 #[derive(Deserialize)]
 struct Server {
     url: String,
     token: String,
-    /// True to do without a handshake.
+    /// True to skip the handshake.
     modern: bool,
 }
 
@@ -50,7 +50,7 @@ enum Task {
     Cancel(u64),
 }
 
-/// Prints the progress of calls, whose commands it knows by their tokens.
+/// Prints the progress of calls. Tokens identify the commands of calls.
 #[derive(Clone, Default)]
 struct Progress {
     commands: Arc<Mutex<HashMap<ProgressToken, u64>>>,
@@ -74,7 +74,7 @@ fn tell(event: &Value) {
     println!("{event}");
 }
 
-/// Serves commands until standard input ends.
+/// Executes commands until standard input ends.
 pub(crate) async fn serve(server: &str) -> anyhow::Result<()> {
     let server: Server = serde_json::from_str(server)?;
     let authorities = std::fs::read(std::env::var_os("SSL_CERT_FILE").context("SSL_CERT_FILE")?)?;
@@ -161,7 +161,7 @@ async fn run(
                 }
             }
         }
-        Task::Cancel(_) => return Err(anyhow!("a command that is no task")),
+        Task::Cancel(_) => return Err(anyhow!("a command that is not a task")),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Sessions of MCP clients that nobody here wrote: each a script around an SDK, which starts the server as its child.
+//! Sessions of third-party MCP clients: each is a script around an SDK, which starts the server as its child.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -14,7 +14,7 @@ use url::Url;
 use crate::tools::script;
 use crate::world::{Launch, World};
 
-/// Time for an event: longer than a call waits for a person.
+/// Timeout of an event, longer than a call waits for a user.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An SDK.
@@ -35,13 +35,13 @@ pub(crate) struct Session {
     last_id: u64,
 }
 
-/// An event that a client tells of, in a line of JSON.
+/// An event of a client, in a line of JSON.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Event {
     /// Client and server have agreed on a version of the protocol.
     Ready {},
-    /// The names, or URIs, on the list that was asked for.
+    /// Names, or URIs, on the requested list.
     Listed {
         id: u64,
         names: Vec<String>,
@@ -55,7 +55,7 @@ enum Event {
         is_error: bool,
         text: String,
     },
-    /// The server has acknowledged that the client listens for news.
+    /// The server has acknowledged the client's subscription.
     Listening {
         id: u64,
     },
@@ -63,7 +63,7 @@ enum Event {
     Changed {
         what: String,
     },
-    /// No answer comes any more.
+    /// The request failed, and gets no answer.
     Failed {
         id: u64,
         error: String,
@@ -88,14 +88,14 @@ impl Answer {
     /// Fails unless it is alice's profile.
     pub(crate) fn is_alices(&self) -> anyhow::Result<()> {
         let is_hers = self.text.contains("Alice Adams") && !self.text.contains("Bob");
-        ensure!(is_hers && !self.is_error, "alice's profile was due: {self:?}");
+        ensure!(is_hers && !self.is_error, "alice's profile is expected: {self:?}");
         Ok(())
     }
 
-    /// Fails unless it is an error that says all of this.
+    /// Fails unless it is an error with all of this text.
     pub(crate) fn is_error_with(&self, words: &[&str]) -> anyhow::Result<()> {
         let says_all = words.iter().all(|word| self.text.contains(word));
-        ensure!(self.is_error && says_all, "an error with {words:?} was due: {self:?}");
+        ensure!(self.is_error && says_all, "an error with {words:?} is expected: {self:?}");
         Ok(())
     }
 }
@@ -115,7 +115,7 @@ impl Session {
         Self::of(command, world).await
     }
 
-    /// Starts a client that is told by this argument which server it connects to, and waits until it has.
+    /// Starts a client with this argument, which selects its server, and waits until it has connected.
     pub(crate) async fn connect(client: Client, world: &World<'_>, argument: &Value) -> anyhow::Result<Self> {
         let tools = &world.lane.tools;
         let (interpreter, script) = match client {
@@ -159,7 +159,7 @@ impl Session {
         listed.await?
     }
 
-    /// The text of a prompt.
+    /// Returns the text of a prompt.
     pub(crate) async fn prompt(&mut self, name: &str) -> anyhow::Result<Answer> {
         let asked = self.send(json!({"get": name})).await?;
         self.answer(asked).await
@@ -171,7 +171,7 @@ impl Session {
         self.answer(asked).await
     }
 
-    /// Listens for changes of the list of tools, and waits until the server knows.
+    /// Subscribes to changes of the list of tools, and waits for the acknowledgement.
     pub(crate) async fn listen(&mut self) -> anyhow::Result<()> {
         let asked = self.send(json!({"listen": true})).await?;
         let listening = self.event(|event| match event {
@@ -186,7 +186,7 @@ impl Session {
         self.event(|event| if let Event::Changed { what } = event { Some(what.clone()) } else { None }).await
     }
 
-    /// Calls a tool; the number names the call.
+    /// Calls a tool. The number identifies the call.
     pub(crate) async fn call(&mut self, tool: &str) -> anyhow::Result<u64> {
         self.send(json!({"call": tool})).await
     }
@@ -197,7 +197,7 @@ impl Session {
         self.answer(call).await
     }
 
-    /// Cancels a call, and waits until the client has given it up.
+    /// Cancels a call, and waits until the client has stopped waiting for it.
     pub(crate) async fn cancel(&mut self, call: u64) -> anyhow::Result<()> {
         self.write(&json!({"cancel": call})).await?;
         self.event(|event| event.failure_of::<()>(call).map(drop)).await
@@ -233,12 +233,12 @@ impl Session {
         self.event(|event| matches!(event, Event::Progress { id, .. } if *id == call).then_some(())).await
     }
 
-    /// Puts the client's clock ahead by so many seconds.
+    /// Moves the client's clock forward by this number of seconds.
     pub(crate) async fn put_clock_ahead(&mut self, seconds: u64) -> anyhow::Result<()> {
         self.write(&json!({"ahead": seconds})).await
     }
 
-    /// Ends the session, as a client does that is closed.
+    /// Ends the session, as a closed client does.
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         drop(self.commands);
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.context("the client does not end")??;
@@ -257,15 +257,15 @@ impl Session {
         Ok(self.commands.write_all(format!("{command}\n").as_bytes()).await?)
     }
 
-    /// Returns what is picked from the first event that has it, come or to come.
+    /// Returns the selected part of the first event that has it, earlier or later.
     async fn event<T>(&mut self, pick: impl Fn(&Event) -> Option<T>) -> anyhow::Result<T> {
         if let Some(picked) = self.events.iter().find_map(&pick) {
             return Ok(picked);
         }
         loop {
             let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
-            let line = line.with_context(|| format!("the client says nothing more than {:?}", self.events))??;
-            let Some(line) = line else { bail!("the client has ended; it said {:?}", self.events) };
+            let line = line.with_context(|| format!("the client reports nothing more than {:?}", self.events))??;
+            let Some(line) = line else { bail!("the client has ended; it reported {:?}", self.events) };
             let event = serde_json::from_str(&line).with_context(|| line.clone())?;
             let picked = pick(&event);
             self.events.push(event);
@@ -277,10 +277,10 @@ impl Session {
 }
 
 impl Event {
-    /// The error, if the request of this number failed.
+    /// Returns the error, if the request of this number failed.
     fn failure_of<T>(&self, request: u64) -> Option<anyhow::Result<T>> {
         match self {
-            Self::Failed { id, error } if *id == request => Some(Err(anyhow!("the client says: {error}"))),
+            Self::Failed { id, error } if *id == request => Some(Err(anyhow!("error of the client: {error}"))),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Programs that the cases run: installed as they are pinned, built, or those of the system.
+//! Programs of the cases: pinned and installed, built, or those of the system.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,9 @@ use anyhow::Context;
 
 /// Paths of the tools.
 pub(crate) struct Tools {
-    /// The program that is proved.
+    /// The tested program.
     pub(crate) server: PathBuf,
-    /// This program, which is a session of rmcp, too.
+    /// This program, which also runs sessions of rmcp.
     pub(crate) itself: PathBuf,
     /// An interpreter with the Python SDK.
     pub(crate) python: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Installs and builds what is missing. Blocks until that is done.
+    /// Installs and builds missing programs. Blocks until that is done.
     pub(crate) fn install() -> anyhow::Result<Self> {
         let chromium = of_the_system("chromium")?;
         of_the_system("dbus-daemon")?;
@@ -31,7 +31,7 @@ impl Tools {
         let node = stock_clients::node(&node_modules)?;
         let python = stock_clients::python(&cache, "local-python-clients", &lists("python"))?;
         let server = testbed::programs::program("mcp-entra-server")?;
-        // The one that was started may have been replaced by the build of all.
+        // The build of all programs may have replaced the running one.
         let itself = testbed::programs::program("e2e-local")?;
         Ok(Self { server, itself, python, node, node_modules, chromium })
     }
@@ -42,7 +42,7 @@ fn lists(language: &str) -> PathBuf {
     Path::new(stock_clients::MCP_CLIENTS).join(language)
 }
 
-/// The path of a script of the clients, as `python/session.py`.
+/// Returns the path of a script of the clients, such as `python/session.py`.
 pub(crate) fn script(name: &str) -> PathBuf {
     lists(name)
 }

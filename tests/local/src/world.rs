@@ -1,4 +1,4 @@
-//! The world of one case: a tenant with two people, a home folder, and a browser that waits to be asked for.
+//! World of one case: a tenant with two users, a home folder, and a browser that waits for requests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +17,13 @@ use crate::browser::Openings;
 use crate::keyring::{Bus, Keyring};
 use crate::tools::Tools;
 
-/// Time for whatever does not wait for a person, on a busy machine.
+/// Timeout of everything that does not wait for a user, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The person who signs in.
+/// User who signs in.
 pub(crate) const ALICE: &str = "alice@contoso.com";
 
-/// Everything that the cases share.
+/// Shared parts of the cases.
 pub(crate) struct Lane {
     pub(crate) tools: Tools,
     pub(crate) emulator: EntraEmulator,
@@ -43,7 +43,7 @@ impl Lane {
     }
 }
 
-/// A command that starts the server, as a client takes it.
+/// Command that starts the server, in a client's form.
 #[derive(Clone)]
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
@@ -52,8 +52,8 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// The same on a machine with this policy. Its path is fixed, so that a namespace has another `/etc`, which takes root
-    /// or user namespaces.
+    /// Runs it on a machine with this policy. The path of the policy is fixed, so that a namespace has another `/etc`,
+    /// which needs root or user namespaces.
     pub(crate) fn with_policy(self, world: &World<'_>, policy: &str) -> anyhow::Result<Self> {
         const SCRIPT: &str = r#"
             [ "$(id -u)" = 0 ] || user=--map-root-user
@@ -72,7 +72,7 @@ impl Launch {
         Ok(Self { program: "/bin/sh".into(), arguments: start.chain(self.arguments).collect(), environment })
     }
 
-    /// Starts it outside of any client.
+    /// Starts it without a client.
     pub(crate) fn spawn(&self) -> anyhow::Result<Child> {
         Command::new(&self.program)
             .args(&self.arguments)
@@ -97,16 +97,16 @@ impl Launch {
 pub(crate) struct World<'a> {
     pub(crate) lane: &'a Lane,
     pub(crate) tenant: Uuid,
-    /// A public client that may sign people in.
+    /// A public client that may sign users in.
     pub(crate) client: Uuid,
     folder: TempDir,
-    /// The windows that the server asks for.
+    /// Windows that the server requests.
     pub(crate) openings: Openings,
     bus: Option<Bus>,
 }
 
 impl<'a> World<'a> {
-    /// A world without a secure store, whose browser can be started.
+    /// Creates a world without a secure store, whose browser can be started.
     pub(crate) async fn new(lane: &'a Lane) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut private = fs::DirBuilder::new();
@@ -156,14 +156,14 @@ impl<'a> World<'a> {
         self.folder.path().join(name)
     }
 
-    /// Writes a script to be run.
+    /// Writes an executable script.
     pub(crate) fn write_program(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.file(name);
         fs::write(&path, text)?;
         Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     }
 
-    /// Gives the world a session bus with a keyring, instead of the one that it has.
+    /// Gives the world a session bus with a keyring, instead of the current one.
     pub(crate) async fn set_keyring(&mut self, keyring: Keyring) -> anyhow::Result<()> {
         if let Some(bus) = self.bus.take() {
             bus.stop().await?;
@@ -172,12 +172,12 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The server for this world's tenant, with more arguments. What it prints is recorded.
+    /// Returns the server for this world's tenant, with more arguments. Its output is recorded.
     pub(crate) fn server(&self, more: &[&str]) -> Launch {
         Launch { program: self.file("server"), ..self.unrecorded(more) }
     }
 
-    /// The server for this world's tenant, as it is.
+    /// Returns the server for this world's tenant, without recording.
     pub(crate) fn unrecorded(&self, more: &[&str]) -> Launch {
         let (emulator, authorities) = (&self.lane.emulator, self.lane.authorities());
         let arguments = [
@@ -192,23 +192,23 @@ impl<'a> World<'a> {
         Launch { program: self.lane.tools.server.clone(), arguments, environment: self.environment() }
     }
 
-    /// The environment of the person's programs.
+    /// Environment of the user's programs.
     pub(crate) fn environment(&self) -> BTreeMap<&'static str, String> {
         let folders = [("HOME", "home"), ("XDG_DATA_HOME", "data"), ("XDG_RUNTIME_DIR", "run"), ("PATH", "bin")];
         let folders = folders.map(|(variable, folder)| (variable, self.file(folder).display().to_string()));
         let bus = self.bus.as_ref().map(|bus| ("DBUS_SESSION_BUS_ADDRESS", bus.address.clone()));
-        // Without a display the server looks for no browser. Nothing is shown there: Chromium has no window.
+        // Without a display the server uses no browser. Nothing is shown there: Chromium has no window.
         let display = ("DISPLAY", ":0".to_owned());
         folders.into_iter().chain(bus).chain([display]).collect()
     }
 
-    /// The environment of a client that is given the URL of a server, and opens the person's browser itself.
+    /// Environment of a client that gets the URL of a server, and opens the user's browser itself.
     pub(crate) fn environment_with_https(&self) -> anyhow::Result<BTreeMap<&'static str, String>> {
         let trusted = self.file("trusted.pem").display().to_string();
         let browser = self.file("bin/xdg-open").display().to_string();
         let path = format!("{}:{}", self.file("bin").display(), std::env::var("PATH")?);
         let mut environment = self.environment();
-        // With a display, xdg-open asks the desktop before $BROWSER.
+        // With a display, xdg-open uses the desktop before $BROWSER.
         environment.remove("DISPLAY");
         environment.extend([("PATH", path), ("BROWSER", browser), ("NODE_EXTRA_CA_CERTS", trusted.clone())]);
         environment.extend([("SSL_CERT_FILE", trusted)]);
@@ -221,7 +221,7 @@ impl<'a> World<'a> {
         requests.into_iter().filter(|request| request.tenant == Some(self.tenant)).collect()
     }
 
-    /// The number of sign-ins that ended with tokens.
+    /// Returns the number of sign-ins that resulted in tokens.
     pub(crate) fn sign_ins(&self) -> usize {
         let is_sign_in = |request: &LoggedRequest| {
             request.status == 200 && request.grant_type.as_deref().is_some_and(|grant| grant != "refresh_token")
@@ -234,7 +234,7 @@ impl<'a> World<'a> {
         read(&self.file("stdout"))
     }
 
-    /// The file to which whatever runs in this world logs, from its end on.
+    /// File for the logs of all programs in this world, opened for appending.
     pub(crate) fn log(&self) -> anyhow::Result<fs::File> {
         Ok(fs::File::options().create(true).append(true).open(self.file("stderr"))?)
     }
@@ -244,15 +244,15 @@ impl<'a> World<'a> {
         read(&self.file("stderr"))
     }
 
-    /// Fails unless so many windows of the browser were asked for so far, and so many people signed in.
+    /// Fails unless there were this many windows of the browser and sign-ins so far.
     pub(crate) fn expect(&self, windows: usize, sign_ins: usize) -> anyhow::Result<()> {
         let seen = (self.openings.count()?, self.sign_ins());
-        ensure!(seen == (windows, sign_ins), "{windows} windows and {sign_ins} sign-ins were due, not {seen:?}");
+        ensure!(seen == (windows, sign_ins), "{windows} windows and {sign_ins} sign-ins are expected, not {seen:?}");
         Ok(())
     }
 }
 
-/// The text of a file that need not be there.
+/// Returns the text of a file, which may be absent.
 fn read(path: &Path) -> anyhow::Result<String> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8(bytes)?),

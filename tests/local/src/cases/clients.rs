@@ -68,13 +68,13 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
     Ok(vec![])
 }
 
-/// The Inspector's words for a call in an era of the protocol: with a handshake, or without.
+/// Arguments of the Inspector for a call in an era of the protocol: with a handshake, or without.
 fn profile_in(era: &str) -> [&str; 6] {
     ["--protocol-era", era, "--method", "tools/call", "--tool-name", "get_user_details"]
 }
 
 fn is_alices(result: &Value) -> anyhow::Result<()> {
     let is_error = result.get("isError") == Some(&Value::Bool(true));
-    ensure!(!is_error && result.to_string().contains("Alice Adams"), "alice's profile was due: {result}");
+    ensure!(!is_error && result.to_string().contains("Alice Adams"), "alice's profile is expected: {result}");
     Ok(())
 }

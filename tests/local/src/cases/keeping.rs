@@ -1,4 +1,4 @@
-//! Sign-ins that are kept: by gnome-keyring, in a file, or nowhere.
+//! Stored sign-ins: in gnome-keyring, in a file, or nowhere.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::keyring::Keyring;
 use crate::session::{Client, Session};
 use crate::world::World;
 
-/// A client's session from its start to its end, in which alice signs in or need not.
+/// A session of a client from its start to its end, with or without a sign-in of alice.
 async fn visit(world: &World<'_>, arguments: &[&str], signs_in: bool) -> anyhow::Result<()> {
     let mut session = Session::start(Client::Python, world, &world.server(arguments)).await?;
     let call = session.call("get_user_details").await?;
@@ -23,13 +23,13 @@ async fn visit(world: &World<'_>, arguments: &[&str], signs_in: bool) -> anyhow:
     session.close().await
 }
 
-/// The files that the server keeps.
+/// Files that the server stores.
 fn kept(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in fs::read_dir(folder)? {
         let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
         match path.file_name().and_then(|name| name.to_str()) {
-            // Those of the bus and of the keyring itself.
+            // Files of the bus and of the keyring itself.
             Some("dbus-1" | "keyrings") => {}
             _ if kind.is_dir() => files.extend(kept(&path)?),
             _ => files.push(path),
@@ -38,9 +38,9 @@ fn kept(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Fails unless there are kept files, which nobody else may read, and in which no token can be read.
+/// Fails unless there are stored files that only the user may read, and that contain no readable token.
 fn are_encrypted(files: &[PathBuf]) -> anyhow::Result<()> {
-    ensure!(!files.is_empty(), "nothing is kept");
+    ensure!(!files.is_empty(), "no sign-in is stored");
     for file in files {
         let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
         ensure!(!text.contains("refresh") && !text.contains("eyJ"), "{} is not encrypted", file.display());
@@ -97,16 +97,16 @@ pub(super) async fn locked(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     Ok(vec![said])
 }
 
-/// The line of the log that says where tokens are.
+/// Returns the line of the log with the place of the tokens.
 fn said_about_memory(log: &str) -> anyhow::Result<String> {
     let said = log.lines().find(|line| line.contains("memory"));
-    said.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("nothing says that tokens are kept in memory"))
+    said.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("no log line says that tokens are only in memory"))
 }
 
 pub(super) async fn file(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     visit(world, &["--token-store=file"], true).await?;
     let files = kept(&world.file("data"))?;
-    ensure!(!files.is_empty(), "nothing is kept");
+    ensure!(!files.is_empty(), "no sign-in is stored");
     are_private(&files)?;
     visit(world, &["--token-store=file"], false).await?;
     world.expect(1, 1)?;
@@ -118,7 +118,7 @@ pub(super) async fn two_at_once(world: &mut World<'_>) -> anyhow::Result<Evidenc
     let mut first = Session::start(Client::Python, world, &server).await?;
     let mut second = Session::start(Client::TypeScript, world, &server).await?;
     let (of_first, of_second) = (first.call("get_user_details").await?, second.call("get_user_details").await?);
-    // Both wait for a person.
+    // Both wait for a user.
     first.progress(of_first).await?;
     second.progress(of_second).await?;
     let url = world.openings.next().await?;

@@ -35,7 +35,7 @@ pub(super) async fn doctor(world: &mut World<'_>) -> anyhow::Result<Evidence> {
         let all_ok = !report.is_empty() && report.lines().all(|line| line.starts_with("ok "));
         ensure!(all_ok, "not all is ok:\n{report}");
     }
-    ensure!(after.contains("alice@contoso.com"), "it does not say who is signed in:\n{after}");
+    ensure!(after.contains("alice@contoso.com"), "it does not name the signed-in user:\n{after}");
     world.expect(1, 1)?;
 
     let mut nowhere = world.unrecorded(&[FILE, "--doctor"]);
@@ -67,7 +67,7 @@ pub(super) async fn policy(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     signed_in_call(world, &mut session).await?;
     session.close().await?;
     let forbidden = "fileStore: Forbidden";
-    // Without a network: the names of hosts are in the `/etc` that is not there.
+    // Without a network: the names of hosts are in the `/etc` that does not exist.
     let neighbour = world.unrecorded(&[FILE, "--print-config=cursor"]).with_policy(world, "fileStore: Allowed")?;
     printed(&neighbour.run().await?)?;
     let mut said = vec![];
@@ -92,7 +92,7 @@ pub(super) async fn print_config(world: &mut World<'_>) -> anyhow::Result<Eviden
     let printed = printed(&world.unrecorded(&[FILE, "--print-config=vscode"]).run().await?)?;
     let block: Value = serde_json::from_str(&printed).with_context(|| printed.clone())?;
     let servers = block.get("servers").and_then(Value::as_object).context("VS Code looks for servers")?;
-    let (name, server) = servers.iter().next().context("there is no server")?;
+    let (name, server) = servers.iter().next().context("the server is missing")?;
     let words = |member: &str| server.get(member).cloned().unwrap_or_default();
     let program: String = serde_json::from_value(words("command"))?;
     let arguments: Vec<String> = serde_json::from_value(words("args"))?;
@@ -100,7 +100,7 @@ pub(super) async fn print_config(world: &mut World<'_>) -> anyhow::Result<Eviden
     let mut session = Session::start(Client::Python, world, &launch).await?;
     signed_in_call(world, &mut session).await?;
     session.close().await?;
-    // The same tenant, client and store: nobody signs in again.
+    // The same tenant, client and store, so that no sign-in is needed.
     let mut session = Session::start(Client::Python, world, &own).await?;
     session.profile().await?.is_alices()?;
     session.close().await?;

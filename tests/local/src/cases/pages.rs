@@ -100,7 +100,7 @@ struct Form {
     decision: String,
 }
 
-/// Findings of the visits, and pages that followed the keys.
+/// Findings of the visits, and pages after key presses.
 #[derive(Deserialize)]
 struct Seen {
     found: Vec<String>,

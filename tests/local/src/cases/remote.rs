@@ -1,4 +1,4 @@
-//! Clients that are given the URL of a server, and sign people in themselves.
+//! Clients that get the URL of a server, and sign users in themselves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::remote::{Remote, SignIn};
 use crate::session::{Client, Session};
 use crate::world::{Launch, PATIENCE, World};
 
-/// Longer than an access token lives, in seconds.
+/// Duration in seconds that is longer than the lifetime of an access token.
 const A_LIFETIME: u64 = 660;
 
 /// Fails unless the tools are listed and answer for alice.
@@ -26,22 +26,22 @@ async fn works(session: &mut Session) -> anyhow::Result<()> {
     session.profile().await?.is_alices()
 }
 
-/// Fails unless so many windows and refreshes were asked for so far.
+/// Fails unless there were this many windows and refreshes so far.
 fn expect(world: &World<'_>, windows: usize, refreshes: usize) -> anyhow::Result<()> {
     let is_refresh = |request: &&entra_emulator::LoggedRequest| {
         request.status == 200 && request.grant_type.as_deref() == Some("refresh_token")
     };
     let seen = (world.openings.count()?, world.requests().iter().filter(is_refresh).count());
-    ensure!(seen == (windows, refreshes), "{windows} windows and {refreshes} refreshes were due, not {seen:?}");
+    ensure!(seen == (windows, refreshes), "{windows} windows and {refreshes} refreshes are expected, not {seen:?}");
     Ok(())
 }
 
-/// The person's part in the next window.
+/// Actions of the user in the next window.
 async fn approve(world: &World<'_>, remote: &Remote, client: &str) -> anyhow::Result<()> {
     remote.approve(&world.openings.next().await?, client).await
 }
 
-/// A Python client, which sees by its own clock that a token has expired.
+/// A Python client, which detects an expired token by its own clock.
 async fn of_python(world: &World<'_>, client: &str, name: &str) -> anyhow::Result<Evidence> {
     let remote = Remote::start(world, SignIn::Here).await?;
     let argument = json!({ "client": client, "url": remote.url, "folder": world.file("data") });
@@ -74,7 +74,7 @@ pub(super) async fn fastmcp(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     of_python(world, "fastmcp", "FastMCP Client").await
 }
 
-/// A client that keeps its tokens in a file, and sees by the server's answer that one is no longer good.
+/// A client that stores its tokens in a file, and detects an expired one by the server's answer.
 async fn of_kept_tokens<F: Future<Output = anyhow::Result<Session>>>(
     world: &World<'_>,
     name: &str,
@@ -101,7 +101,7 @@ async fn of_kept_tokens<F: Future<Output = anyhow::Result<Session>>>(
     Ok(vec![])
 }
 
-/// Changes the signature of every access token in files of these folders, so that the server refuses them as it refuses
+/// Changes the signature of every access token in files of these folders. The server then refuses them as it refuses
 /// expired ones.
 fn spoil_tokens(folders: &[PathBuf]) -> anyhow::Result<()> {
     let mut spoiled = 0;
@@ -142,7 +142,7 @@ pub(super) async fn typescript(world: &mut World<'_>) -> anyhow::Result<Evidence
     of_kept_tokens(world, "TypeScript SDK", connect).await
 }
 
-/// The command that an application starts for a server's URL.
+/// Command that an application starts for a server's URL.
 pub(super) fn mcp_remote_command(world: &World<'_>, arguments: &[&str]) -> anyhow::Result<Launch> {
     let tools = &world.lane.tools;
     let program = tools.node_modules.join("mcp-remote/dist/proxy.js").display().to_string();
@@ -166,7 +166,7 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
     ensure!(listed.to_string().contains("\"name\":\"get_user_details\""), "{listed}");
     let profile = ["--method=tools/call", "--tool-name=get_user_details"];
     let is_alices = |result: Value| {
-        ensure!(result.to_string().contains("Alice Adams"), "alice's profile was due: {result}");
+        ensure!(result.to_string().contains("Alice Adams"), "alice's profile is expected: {result}");
         Ok(())
     };
     is_alices(inspect(world, &remote, &profile).await?)?;
@@ -185,7 +185,7 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
 async fn inspect(world: &World<'_>, remote: &Remote, method: &[&str]) -> anyhow::Result<Value> {
     let callback = format!("--callback-url=http://127.0.0.1:{}/oauth/callback", free_port().await?);
     let mut command = inspector_command(world, remote)?;
-    // As at a terminal, and on a machine without a keyring.
+    // As in a terminal, and on a machine without a keyring.
     command.envs([("MCP_AUTO_OPEN_ENABLED", "true"), ("MCP_INSPECTOR_SECRET_STORE", "file")]);
     let output = command.arg(callback).args(method).output();
     let output = tokio::time::timeout(PATIENCE, output).await.context("the Inspector does not end")??;
@@ -210,7 +210,7 @@ pub(super) fn inspector_command(world: &World<'_>, remote: &Remote) -> anyhow::R
     Ok(command)
 }
 
-/// A port that was free a moment ago.
+/// A port that is probably free.
 async fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port())
 }
@@ -263,7 +263,7 @@ pub(super) async fn conformance(world: &mut World<'_>) -> anyhow::Result<Evidenc
     Ok(vec![format!("checks: {}", checks.iter().map(name).collect::<Vec<_>>().join(", "))])
 }
 
-/// Every check that the suite recorded.
+/// All checks that the suite recorded.
 fn checks(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let mut checks = vec![];
     for scenario in fs::read_dir(folder)? {

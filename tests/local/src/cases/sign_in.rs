@@ -1,4 +1,4 @@
-//! Sign-ins: with a browser, without one, on another device, cancelled and cut off.
+//! Sign-ins: with a browser, without one, on another device, cancelled and interrupted.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(super) async fn first_call(world: &mut World<'_>) -> anyhow::Result<Evidence
     let mut session = Session::start(Client::Python, world, &world.server(&["--token-store=memory"])).await?;
     let tools = session.list().await?;
     ensure!(tools.iter().any(|tool| tool == "get_user_details"), "the tools are {tools:?}");
-    ensure!(world.requests().is_empty(), "nothing is asked of Entra before a call: {:?}", world.requests());
+    ensure!(world.requests().is_empty(), "requests to Entra before a call: {:?}", world.requests());
 
     let call = session.call("get_user_details").await?;
     let url = world.openings.next().await?;
@@ -28,7 +28,7 @@ pub(super) async fn first_call(world: &mut World<'_>) -> anyhow::Result<Evidence
     session.profile().await?.is_alices()?;
     world.expect(1, 1)?;
 
-    // Whoever finds the address later is not led to Entra by it.
+    // A later visitor of the address is not redirected to Entra.
     let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
     let again = http.get(url.clone()).timeout(PATIENCE).send().await;
     ensure!(again.is_err() || again.is_ok_and(|again| !again.status().is_redirection()), "{url} works a second time");
@@ -43,7 +43,7 @@ pub(super) async fn without_browser(world: &mut World<'_>) -> anyhow::Result<Evi
     let answer = session.profile().await?;
     answer.is_error_with(&["local", "--sign-in"])?;
 
-    // As on a terminal of the desktop.
+    // As in a terminal of the desktop.
     world.write_program("bin/xdg-open", &browser)?;
     let command = world.unrecorded(&["--token-store=file", "--sign-in"]);
     let child = command.spawn()?;
@@ -58,11 +58,11 @@ pub(super) async fn without_browser(world: &mut World<'_>) -> anyhow::Result<Evi
     Ok(vec![format!("the answer: {}", answer.text)])
 }
 
-/// A user that every machine has and nobody is.
+/// A user that exists on every machine and owns nothing.
 const NOBODY: &str = "65534";
 
 pub(super) async fn other_user(world: &mut World<'_>) -> anyhow::Result<Evidence> {
-    // Only root can be somebody else: without it, the person's own part is played alone.
+    // Only root can become another user. Without root, only the user's own part is played.
     let is_root = nix::unistd::geteuid().is_root();
     let mut session = Session::start(Client::Python, world, &world.server(&["--token-store=memory"])).await?;
     let call = session.call("get_user_details").await?;
@@ -83,7 +83,7 @@ pub(super) async fn other_user(world: &mut World<'_>) -> anyhow::Result<Evidence
     Ok(told)
 }
 
-/// The HTTP status that another user gets there.
+/// HTTP status that another user gets there.
 async fn status_for_nobody(url: &reqwest::Url, form: Option<&str>) -> anyhow::Result<String> {
     const ASK: &str =
         r#"exec 3<>"/dev/tcp/127.0.0.1/$1"; printf '%s' "$2" >&3; read -r _ status _ <&3; echo "$status""#;

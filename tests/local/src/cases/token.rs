@@ -1,7 +1,7 @@
-//! Clients that are given the URL of a server, and a token.
+//! Clients that get the URL of a server, and a token.
 //!
-//! A client of MCP 2026-07-28 cancels a call by closing its stream, and hears of a new policy. One of an earlier revision
-//! gives up waiting, and lists again.
+//! A client of MCP 2026-07-28 cancels a call by closing its stream, and is notified of a new policy. A client of an
+//! earlier revision stops waiting, and lists again.
 
 use std::time::Duration;
 
@@ -21,34 +21,35 @@ use crate::world::{Launch, PATIENCE, World};
 
 /// Tools that the policy allows at first.
 const TOOLS: [&str; 2] = ["get_user_details", "list_my_messages"];
-/// A tool that is offered, and that no grant allows.
+/// Offered tool without a grant.
 const REFUSED: &str = "send_mail";
-/// Tools that it allows in the end.
+/// Tools that the policy allows in the end.
 const LEFT: [&str; 1] = ["get_user_details"];
-/// A tool whose answer takes so long that it comes in an event stream.
+/// Tool with a slow answer, which therefore comes in an event stream.
 const SLOW: &str = "list_my_messages";
 const PROMPT: &str = "summarize_inbox";
 const RESOURCE: &str = "graph://me/profile";
 
-/// Longer than an attempt at Graph lasts: the next one answers.
+/// Delay that is longer than an attempt at Graph: the next attempt gets an answer.
 const DELAY: Duration = Duration::from_secs(20);
-/// Time within which a cancelled call ends, and a new policy reaches clients: less than an attempt at Graph lasts.
+/// Limit for the end of a cancelled call, and for a new policy to reach clients. It is shorter than an attempt at
+/// Graph.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A connected client.
 struct Connected {
     session: Session,
-    /// True if it closes the stream of a call that is cancelled.
+    /// True if it closes the stream of a cancelled call.
     cancels: bool,
     listens: Listens,
 }
 
-/// The way in which a client hears of changes.
+/// Way in which a client learns of changes.
 #[derive(Clone, Copy, PartialEq)]
 enum Listens {
-    /// When it is told to listen.
+    /// Notifications after it subscribes.
     WhenTold,
-    /// From its start.
+    /// Notifications from its start.
     Always,
     Never,
 }
@@ -65,12 +66,12 @@ fn allow_what_is_left(world: &World<'_>) -> anyhow::Result<()> {
     set_policy(world, &json!({ "tools": LEFT }))
 }
 
-/// Lets Graph answer so many questions about messages late.
+/// Makes Graph answer this number of requests for messages late.
 fn delay(world: &World<'_>, times: usize) -> anyhow::Result<()> {
     inject(world, times, FaultKind::Delay { milliseconds: DELAY.as_millis().try_into()? })
 }
 
-/// Lets Graph ask to wait a second before it answers the next question about messages.
+/// Makes Graph require a wait of one second before it answers the next request for messages.
 fn ask_to_wait(world: &World<'_>) -> anyhow::Result<()> {
     let headers = [("Retry-After".to_owned(), "1".to_owned())].into();
     inject(world, 1, FaultKind::Status { status: 429, headers, body: String::new() })
@@ -82,7 +83,7 @@ fn inject(world: &World<'_>, times: usize, kind: FaultKind) -> anyhow::Result<()
     world.lane.emulator.control().inject(Fault { matcher, times: times.try_into()?, kind })
 }
 
-/// Waits until Graph has so many requests of the world's tenant to answer.
+/// Waits until Graph has this number of open requests of the world's tenant.
 async fn graph_answers(world: &World<'_>, expected: usize, within: Duration) -> anyhow::Result<()> {
     let control = world.lane.emulator.control();
     let start = Instant::now();
@@ -91,12 +92,12 @@ async fn graph_answers(world: &World<'_>, expected: usize, within: Duration) -> 
         if count == expected {
             return Ok(());
         }
-        ensure!(start.elapsed() < within, "Graph has {count} requests to answer, and not {expected}");
+        ensure!(start.elapsed() < within, "Graph has {count} open requests, not {expected}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Plays everything with these clients of one server at once.
+/// Plays everything with these clients of one server in parallel.
 async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evidence> {
     let (count, cancelling) = (clients.len(), clients.iter().filter(|client| client.cancels).count());
     delay(world, 2 * count)?;
@@ -114,7 +115,7 @@ async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evid
     let mut clients = try_join_all(clients.into_iter().map(|(mut client, slow, _)| async move {
         let refusal = uses(&mut client.session).await?;
         let answer = client.session.answer(slow).await?;
-        ensure!(!answer.is_error, "messages were due: {answer:?}");
+        ensure!(!answer.is_error, "messages are expected: {answer:?}");
         if client.listens == Listens::WhenTold {
             client.session.listen().await?;
         }
@@ -126,7 +127,7 @@ async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evid
         ask_to_wait(world)?;
         let call = client.session.call(SLOW).await?;
         let answer = client.session.answer(call).await?;
-        ensure!(!answer.is_error && answer.progress.len() == 1, "progress and messages were due: {answer:?}");
+        ensure!(!answer.is_error && answer.progress.len() == 1, "progress and messages are expected: {answer:?}");
     }
 
     allow_what_is_left(world)?;
@@ -145,17 +146,17 @@ async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evid
     Ok(evidence)
 }
 
-/// Uses everything but what takes long. Returns what a refusal says.
+/// Uses everything except slow calls. Returns the text of a refusal.
 async fn uses(session: &mut Session) -> anyhow::Result<String> {
     let tools = session.list().await?;
     ensure!(tools == TOOLS, "the tools are {tools:?}");
     session.profile().await?.is_alices()?;
     let refused = session.call(REFUSED).await?;
     let refusal = match session.answer(refused).await {
-        Ok(answer) => bail!("a refusal was due: {answer:?}"),
+        Ok(answer) => bail!("a refusal is expected: {answer:?}"),
         Err(error) => error.to_string(),
     };
-    ensure!(refusal.contains(REFUSED) && refusal.contains("grants"), "the refusal says why: {refusal}");
+    ensure!(refusal.contains(REFUSED) && refusal.contains("grants"), "the refusal has no reason: {refusal}");
     let prompts = session.list_of("prompts").await?;
     ensure!(prompts.iter().any(|prompt| prompt == PROMPT), "the prompts are {prompts:?}");
     let prompt = session.prompt(PROMPT).await?;
@@ -166,7 +167,7 @@ async fn uses(session: &mut Session) -> anyhow::Result<String> {
     Ok(refusal)
 }
 
-/// Fails unless the new policy is soon in force for the client.
+/// Fails unless the new policy soon applies to the client.
 async fn lists_what_is_left(session: &mut Session, changed: Instant) -> anyhow::Result<()> {
     loop {
         let tools = session.list().await?;
@@ -178,7 +179,7 @@ async fn lists_what_is_left(session: &mut Session, changed: Instant) -> anyhow::
     }
 }
 
-/// Fails unless so many slow calls were answered by a stream: its head comes before Graph's answer.
+/// Fails unless this number of slow calls was answered by a stream, whose head precedes Graph's answer.
 fn streamed(world: &World<'_>, expected: usize) -> anyhow::Result<()> {
     let lines = std::fs::read_to_string(world.file("audit"))?;
     let lines: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
@@ -187,7 +188,7 @@ fn streamed(world: &World<'_>, expected: usize) -> anyhow::Result<()> {
         line.get("tool") == Some(&json!(SLOW)) && line.get("status") == Some(&json!(200)) && latency < 17_000
     };
     let count = lines.iter().filter(is_stream).count();
-    ensure!(count >= expected, "{expected} event streams were due, not {count}: {lines:#?}");
+    ensure!(count >= expected, "{expected} event streams are expected, not {count}: {lines:#?}");
     Ok(())
 }
 
@@ -282,7 +283,10 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
     };
     let result = async |era: &str, method: &[&str], part: &str| -> anyhow::Result<()> {
         let printed = printed(era, method).await?;
-        ensure!(printed.as_ref().is_ok_and(|text| text.contains(part)), "{part:?} was due of {method:?}: {printed:?}");
+        ensure!(
+            printed.as_ref().is_ok_and(|text| text.contains(part)),
+            "{part:?} is expected from {method:?}: {printed:?}"
+        );
         Ok(())
     };
     let call = |tool: &'static str| ["--method=tools/call", "--tool-name", tool];
@@ -298,8 +302,8 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
             result(era, &["--method=tools/list"], TOOLS[1]).await?;
             result(era, &call(TOOLS[0]), "Alice Adams").await?;
         }
-        // It calls nothing that is not on the list.
-        let Err(refusal) = printed("modern", &call(REFUSED)).await? else { bail!("a refusal was due") };
+        // It only calls tools on the list.
+        let Err(refusal) = printed("modern", &call(REFUSED)).await? else { bail!("a refusal is expected") };
         ensure!(refusal.contains("not found"), "{refusal}");
         result("modern", &["--method=prompts/list"], PROMPT).await?;
         result("modern", &["--method=prompts/get", "--prompt-name", PROMPT], SLOW).await?;
