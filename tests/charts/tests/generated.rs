@@ -112,7 +112,7 @@ fn readme(chart: &str, entries: &[Entry]) -> String {
     let (name, description) = (about["name"].as_str().unwrap(), about["description"].as_str().unwrap());
     let mut text = format!(
         "# {name}\n\n{description}. The [quickstart](../../docs/quickstart.md#on-a-real-cluster) shows how to install \
-         it. This page is generated from `values.schema.json`.\n\n| Value | Type | Default | What |\n|---|---|---|---|\n"
+         it. This page is generated from `values.schema.json`.\n\n| Value | Type | Default | Description |\n|---|---|---|---|\n"
     );
     for Entry { path, description, kind, default } in entries {
         let path = path.join(".");

@@ -1,4 +1,4 @@
-//! Files and parts of pages that are generated from the code. `cargo xtask generate` writes them.
+//! Generated parts of pages: `REGENERATE=1 cargo test --workspace` writes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::page::repository;
 
-/// Asserts that a file is what the code generates. Writes it if `REGENERATE` is set, as `cargo xtask generate` does.
+/// Asserts that a page matches the generated one.
 pub fn hold(path: &str, generated: &str) {
     let file = repository(path);
     if std::env::var_os("REGENERATE").is_some() {
@@ -19,7 +19,7 @@ pub fn hold(path: &str, generated: &str) {
     );
 }
 
-/// Asserts that what follows a heading, up to the next one of its level, is what the code generates.
+/// Asserts that a section, up to the next heading of its level, matches the generated one.
 pub fn hold_section(path: &str, heading: &str, generated: &str) {
     let page = std::fs::read_to_string(repository(path)).unwrap();
     let start = page.find(&format!("{heading}\n")).unwrap_or_else(|| panic!("{path} has no heading {heading}"));
@@ -29,7 +29,7 @@ pub fn hold_section(path: &str, heading: &str, generated: &str) {
     hold(path, &format!("{before}\n{generated}{behind}"));
 }
 
-/// Returns the page about the flags of a program: what `--help` prints, for the program and each of its commands.
+/// Returns the page about the flags of a program: the output of `--help`, for the program and each of its commands.
 pub fn flags(program: &Path) -> String {
     let name = program.file_stem().unwrap().to_str().unwrap();
     let overview = help(program, &[]);
@@ -43,7 +43,7 @@ pub fn flags(program: &Path) -> String {
     page
 }
 
-/// The help of a command, with no environment, whose values it would print.
+/// Returns the help of a command without an environment, whose values it would print.
 fn help(program: &Path, command: &[&str]) -> String {
     let output = Command::new(program).args(command).arg("--help").env_clear().output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -62,7 +62,7 @@ pub fn metrics(text: &str) -> String {
             says.insert(name.to_owned(), help.trim_end_matches('.').to_owned());
         }
     }
-    let mut table = "| Metric | Type | Labels | Says |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| Metric | Type | Labels | Description |\n|---|---|---|---|\n".to_owned();
     for (name, kind) in &kinds {
         let name_of_samples = if kind == "counter" { format!("{name}_total") } else { name.clone() };
         let help = says.get(name).map_or("", String::as_str);
