@@ -1,5 +1,6 @@
 //! The generated files in `crds/yaml` and `crds/schemas`, and the page about the kinds, are what the code generates.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! `REGENERATE=1 cargo test --workspace --test generated` writes them anew.
+#![cfg(test)] // without this, clippy does not recognise helper functions of tests
 
 use std::fs;
 

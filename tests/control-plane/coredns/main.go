@@ -1,4 +1,4 @@
-// CoreDNS with the plugins that a cluster of the tests needs, and no cloud provider's.
+// CoreDNS with the plugins that a test cluster needs, without those of cloud providers.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! Markdown pages as far as tests need them: code blocks, links, anchors and commands.
+//! Markdown pages with the parts that tests need: code blocks, links, anchors and commands.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ pub struct Page {
 pub struct Block {
     /// Path and line of its fence, for messages.
     pub place: String,
-    /// Language behind the fence; empty if none is named.
+    /// Language after the fence; empty if none is named.
     pub language: String,
     /// Lines between the fences.
     pub text: String,
 }
 
-/// A link to something that is not on the web.
+/// A link to a target that is not on the web.
 pub struct Link {
     /// Path from the folder of the page; empty for the page itself.
     pub path: String,
-    /// Anchor behind `#`, if there is one.
+    /// Anchor after `#`, if there is one.
     pub anchor: Option<String>,
 }
 
@@ -106,7 +106,7 @@ impl Page {
             .collect()
     }
 
-    /// Returns the anchors of the headings, as GitHub makes them.
+    /// Returns the anchors of the headings, as GitHub generates them.
     pub fn anchors(&self) -> Vec<String> {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let headings = self.without_blocks().into_iter().filter(|line| line.starts_with('#'));
@@ -130,7 +130,7 @@ impl Page {
         outside.collect()
     }
 
-    /// The text without code blocks and code spans.
+    /// Returns the text without code blocks and code spans.
     fn prose(&self) -> String {
         let text = self.without_blocks().join("\n");
         text.split('`').step_by(2).collect::<Vec<_>>().join("`")
@@ -138,7 +138,7 @@ impl Page {
 }
 
 fn anchor(heading: &str) -> String {
-    // Of a link, the text alone is part of the anchor.
+    // Only the text of a link is part of the anchor.
     let mut text = heading.to_owned();
     while let Some((before, rest)) = text.split_once("](") {
         let behind = rest.split_once(')').map_or("", |(_, behind)| behind);
@@ -152,8 +152,8 @@ fn anchor(heading: &str) -> String {
 }
 
 impl Block {
-    /// Returns the commands of a `console` block: lines behind a prompt, with the lines that continue them behind a
-    /// backslash or inside quotation marks. Those of a `sh` block are one.
+    /// Returns the commands of a `console` block: lines after a prompt, with their continuations after a backslash or
+    /// inside quotation marks. A `sh` block is one command.
     pub fn commands(&self) -> Vec<String> {
         if self.language == "sh" {
             return vec![self.text.clone()];
@@ -184,7 +184,7 @@ impl Block {
             let words = shlex::split(&line).unwrap_or_default();
             let is_end = |word: &String| matches!(word.as_str(), "|" | "<" | ">" | ">>" | "&&" | ";");
             for call in words.split(is_end) {
-                // Behind `--` is what `kubectl exec` runs in a container.
+                // After `--` comes the command that `kubectl exec` runs in a container.
                 let inside = call.iter().position(|word| word == "--").and_then(|end| call.get(end + 1..));
                 let of_program =
                     |call: &&[String]| call.first().is_some_and(|word| word.trim_start_matches('/') == program);
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn links_are_those_outside_of_code_and_of_the_web() {
+    fn only_relative_links_outside_of_code_are_returned() {
         let page = page("[a](b.md#c) [long\ntext](#d) `[e](f)` <x> [w](https://example.com)\n```\n[g](h)\n```\n");
         let links: Vec<_> = page.links().into_iter().map(|link| (link.path, link.anchor)).collect();
         assert_eq!(links, [("b.md".to_owned(), Some("c".to_owned())), (String::new(), Some("d".to_owned()))]);
     }
 
     #[test]
-    fn anchors_are_those_of_github() {
+    fn anchors_match_those_of_github() {
         let page = page("# A `b`, c: d\n## [x](y.md) z\n## A-b\n## A-b\n```\n# no\n```\n");
         assert_eq!(page.anchors(), ["a-b-c-d", "x-z", "a-b", "a-b-1"]);
     }

@@ -1,7 +1,7 @@
-//! The imports between the modules of a crate, read from its source, for tests that hold their direction.
+//! Imports between the modules of a crate, read from its source, for tests of their direction.
 //!
-//! A path that begins at `crate`, `super` or `self` is an import of the module that it leads into. What a module exports
-//! again for another counts as its own.
+//! A path that begins with `crate`, `super` or `self` is an import of its module. Re-exports of a module count as its
+//! own items.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,8 +14,8 @@ type Module = Vec<String>;
 /// The modules that each module imports from.
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Breaches of this order, one a line, in tests or not. `order` names the crate's top modules from the top down, each with
-/// its purpose; all folders are among them. A top module imports from those below it alone.
+/// Returns the violations of this order, one per line, in tests or not. `order` names the crate's top modules from the
+/// top down, each with its purpose. All folders must be among them. A top module imports only from those below it.
 ///
 /// # Errors
 /// If the source cannot be read.
@@ -29,7 +29,7 @@ pub fn against(order: &[(&str, &str)], source: &Path) -> io::Result<Vec<String>>
     for (module, imported) in &imports {
         let Some(own) = place(module) else {
             if module.len() > 1 {
-                breaches.push(format!("{} is in a folder that the order does not name", module.join("::")));
+                breaches.push(format!("{} is in a folder that is missing in the order", module.join("::")));
             }
             continue;
         };
@@ -38,7 +38,7 @@ pub fn against(order: &[(&str, &str)], source: &Path) -> io::Result<Vec<String>>
     }
     for (name, purpose) in order {
         if !imports.keys().any(|module| module.first().is_some_and(|top| top == name)) {
-            breaches.push(format!("{name} is in the order and not in the crate"));
+            breaches.push(format!("{name} is in the order, but not in the crate"));
         }
         if purpose.is_empty() {
             breaches.push(format!("{name} has no purpose"));
@@ -47,7 +47,8 @@ pub fn against(order: &[(&str, &str)], source: &Path) -> io::Result<Vec<String>>
     Ok(breaches)
 }
 
-/// The modules that import each other in a circle outside of their tests. A module and those inside it are one.
+/// Returns the modules that import each other in a circle, outside of their tests. A module and its submodules count as
+/// one.
 ///
 /// # Errors
 /// If the source cannot be read.
@@ -88,7 +89,7 @@ fn imports(source: &Path, with_tests: bool) -> io::Result<Imports> {
     Ok(imports)
 }
 
-/// The modules below a folder, with their files.
+/// Returns the modules below a folder, with their files.
 fn modules(folder: &Path, path: &[String]) -> io::Result<BTreeMap<Module, PathBuf>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
@@ -105,7 +106,7 @@ fn modules(folder: &Path, path: &[String]) -> io::Result<BTreeMap<Module, PathBu
     Ok(found)
 }
 
-/// The paths in a file that begin at `crate`, `super` or `self`, as modules and items of the crate.
+/// Returns the paths in a file that begin with `crate`, `super` or `self`, as modules and items of the crate.
 struct Paths {
     with_tests: bool,
     module: Module,
@@ -166,7 +167,7 @@ impl<'ast> Visit<'ast> for Paths {
 mod tests {
     use super::*;
 
-    /// A crate of these files.
+    /// Returns a crate with these files.
     fn source(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -180,7 +181,7 @@ mod tests {
     const ORDER: &[(&str, &str)] = &[("http", "answers"), ("token", "validates")];
 
     #[test]
-    fn an_import_from_above_is_a_breach_wherever_it_stands() {
+    fn an_import_from_above_is_a_violation_anywhere() {
         let above = "http::Answer";
         for (text, breach) in [
             ("use crate::token::keys;".to_owned(), false),
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_names_every_folder_and_nothing_else_and_says_what_for() {
+    fn an_order_names_exactly_the_folders_with_their_purposes() {
         let source = source(&[("http.rs", ""), ("other/mod.rs", ""), ("other/inner.rs", "")]);
         let breaches = against(&[("http", ""), ("token", "validates")], source.path()).unwrap();
         for part in ["http has no purpose", "token is in the order", "other::inner is in a folder"] {
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_found_over_several_modules_and_not_between_a_module_and_its_inner_ones() {
+    fn a_circle_is_found_between_modules_and_not_between_a_module_and_its_submodules() {
         let inner = [("a/mod.rs", "use self::b::B; use crate::c::C;"), ("a/b.rs", "use super::A;"), ("c.rs", "")];
         assert_eq!(circles(source(&inner).path()).unwrap(), Vec::<String>::new());
         let three = [("a.rs", "use crate::b::B;"), ("b.rs", "use crate::c::C;"), ("c.rs", "fn f() { crate::a::g() }")];

@@ -1,11 +1,11 @@
-//! Commands of the documentation, as far as they can be judged without running them.
+//! Tests of the documentation's commands that need no execution.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use documentation::{Block, pages, repository};
 
-/// Commands of Cargo itself that the documentation uses.
+/// Commands of Cargo itself in the documentation.
 const OF_CARGO: [&str; 9] = ["bench", "build", "check", "clippy", "doc", "fmt", "metadata", "run", "test"];
 
 fn blocks() -> Vec<Block> {
@@ -39,7 +39,7 @@ fn read(folder: &Path, into: &mut String) {
 }
 
 #[test]
-fn every_command_is_one_that_bash_can_parse() {
+fn bash_parses_every_command() {
     let mut seen = 0;
     for block in blocks() {
         for command in block.commands() {
@@ -52,7 +52,7 @@ fn every_command_is_one_that_bash_can_parse() {
 }
 
 #[test]
-fn every_alias_of_cargo_exists_and_has_the_flags_that_are_named() {
+fn every_named_alias_of_cargo_exists_and_has_the_named_flags() {
     let mut seen = 0;
     for block in blocks() {
         for call in block.calls("cargo") {
@@ -60,7 +60,7 @@ fn every_alias_of_cargo_exists_and_has_the_flags_that_are_named() {
             if OF_CARGO.contains(&alias.as_str()) {
                 continue;
             }
-            let source = sources(alias).unwrap_or_else(|| panic!("{}: there is no cargo {alias}", block.place));
+            let source = sources(alias).unwrap_or_else(|| panic!("{}: cargo {alias} does not exist", block.place));
             for flag in call.iter().filter_map(|word| word.strip_prefix("--")).filter(|flag| !flag.is_empty()) {
                 let name = flag.split('=').next().unwrap();
                 let field = format!("{}:", name.replace('-', "_"));
@@ -74,13 +74,13 @@ fn every_alias_of_cargo_exists_and_has_the_flags_that_are_named() {
 }
 
 #[test]
-fn every_file_of_the_repository_that_a_command_names_exists() {
+fn every_repository_file_in_a_command_exists() {
     let mut seen = 0;
     for block in blocks() {
         for word in block.commands().iter().flat_map(|command| command.split_whitespace()) {
             let word = word.trim_matches(['\'', '"', ')']);
             if ["charts/", "crds/", "docs/", "tests/", ".ci/"].iter().any(|folder| word.starts_with(folder)) {
-                assert!(repository(word).exists(), "{}: there is no {word}", block.place);
+                assert!(repository(word).exists(), "{}: {word} does not exist", block.place);
                 seen += 1;
             }
         }

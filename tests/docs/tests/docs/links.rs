@@ -1,11 +1,11 @@
-//! Links of the documentation.
+//! Tests of the documentation's links.
 
 use std::collections::HashMap;
 
 use documentation::{Page, pages, repository};
 
 #[test]
-fn every_relative_link_leads_to_a_file_and_every_anchor_to_a_heading() {
+fn every_relative_link_has_a_file_and_every_anchor_a_heading() {
     let pages = pages();
     let anchors: HashMap<_, _> =
         pages.iter().map(|page| (repository(&page.path).canonicalize().unwrap(), page.anchors())).collect();
@@ -32,7 +32,7 @@ fn every_relative_link_leads_to_a_file_and_every_anchor_to_a_heading() {
 }
 
 #[test]
-fn the_index_leads_to_every_page() {
+fn the_index_links_to_every_page() {
     let pages = pages();
     let index = pages.iter().find(|page| page.path == "docs/README.md").unwrap();
     let linked: Vec<String> = index.links().into_iter().map(|link| format!("docs/{}", link.path)).collect();

@@ -1,7 +1,6 @@
-//! README and docs are true as far as that can be seen without a cluster: links resolve, manifests and values parse, and
-//! commands name what exists. The programs' own tests parse the commands that call them; the kinds' tests have a real API
-//! server judge the manifests.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Tests of README and docs that need no cluster: links resolve, manifests and values parse, and commands name existing
+//! parts. The programs' own tests parse their commands. The kinds' tests validate the manifests with a real API server.
+#![cfg(test)] // without this, clippy does not recognise helper functions of tests
 
 mod commands;
 mod links;

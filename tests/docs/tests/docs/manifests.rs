@@ -1,4 +1,4 @@
-//! YAML of the documentation: manifests, fragments of McpServers, and values of the chart.
+//! Tests of the documentation's YAML: manifests, fragments of McpServers, and values of the chart.
 
 use documentation::{Block, MCP_SERVER_FRAGMENT, manifests, pages, repository};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
@@ -8,29 +8,29 @@ fn blocks() -> Vec<Block> {
     pages().iter().flat_map(|page| page.blocks()).filter(|block| block.language == "yaml").collect()
 }
 
-/// Reads a document by its kind, and holds it to the members that the kind has.
+/// Parses a document by its kind, and checks that the kind has all its members.
 fn read(document: &Value) -> Result<(), String> {
     fn typed<K: serde::de::DeserializeOwned + serde::Serialize>(document: &Value) -> Result<(), String> {
         let read: K = serde_json::from_value(document.clone()).map_err(|error| error.to_string())?;
         let kept = serde_json::to_value(read).unwrap();
-        unknown(document, &kept, "").map_or(Ok(()), |path| Err(format!("there is no {path}")))
+        unknown(document, &kept, "").map_or(Ok(()), |path| Err(format!("{path} does not exist")))
     }
     match document["kind"].as_str().unwrap_or_default() {
         "McpServer" => typed::<McpServer>(document),
         "McpRoleMapping" => typed::<McpRoleMapping>(document),
         "ClusterMcpRoleMapping" => typed::<ClusterMcpRoleMapping>(document),
-        kind => Err(format!("there is no kind {kind}")),
+        kind => Err(format!("the kind {kind} does not exist")),
     }
 }
 
-/// The first member of the document that the kind did not keep.
+/// Returns the first member of the document that the kind did not keep.
 fn unknown(document: &Value, kept: &Value, path: &str) -> Option<String> {
     match (document, kept) {
         (Value::Object(members), Value::Object(kept)) => members.iter().find_map(|(name, value)| {
             let path = format!("{path}.{name}");
             match kept.get(name) {
                 Some(kept) => unknown(value, kept, &path),
-                // A default may be left out.
+                // A default may be absent.
                 None if value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty) => None,
                 None => Some(path),
             }
@@ -59,7 +59,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 #[test]
-fn every_manifest_is_one_of_our_kinds_with_members_that_it_has() {
+fn every_manifest_has_only_members_of_its_kind() {
     let mut seen = 0;
     for block in blocks() {
         for document in manifests(&block) {
@@ -92,12 +92,12 @@ fn every_block_of_values_is_valid_for_the_chart() {
     let names = schema["properties"].as_object().unwrap();
     let defaults = std::fs::read_to_string(repository("charts/mcp-entra/values.yaml")).unwrap();
     let mut base: Value = serde_yaml::from_str(&defaults).unwrap();
-    // The one value that a person has to set.
+    // The only value that a user must set.
     base["image"]["registry"] = "registry.contoso.com/platform".into();
     let mut seen = 0;
     for block in blocks() {
         let Ok(Value::Object(values)) = serde_yaml::from_str::<Value>(&block.text) else { continue };
-        // A name with a typing error stands beside others that there are.
+        // A misspelt name occurs beside existing ones.
         if !values.keys().any(|name| names.contains_key(name)) {
             continue;
         }
