@@ -1,4 +1,4 @@
-//! The arguments of the program.
+//! Arguments of the program.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -29,13 +29,13 @@ mcp-entra-shim supervise [--patience-ms N] -- COMMAND [ARGUMENT...]
     Start the command for the connection that is standard input. `serve` starts this.
 ";
 
-/// Patience unless another is given: that of the specification's advice to clients of stdio servers.
+/// Default patience: the specification's advice to clients of stdio servers.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Task of the program.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Arguments {
-    /// Listen, until SIGTERM or SIGINT.
+    /// Listen until SIGTERM or SIGINT.
     Serve(serve::Options),
     /// Start the command for one connection, which is standard input.
     Supervise(Backend),
@@ -90,7 +90,7 @@ struct Options {
     patience: Duration,
 }
 
-/// Reads the options, and the command behind them.
+/// Reads the options, and the command after them.
 fn parse_options(mut parser: Parser) -> Result<(Options, Vec<OsString>), lexopt::Error> {
     let mut options = Options { socket: None, max_processes: None, patience: PATIENCE };
     while let Some(argument) = parser.next()? {

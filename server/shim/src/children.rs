@@ -1,7 +1,7 @@
-//! The children of this process: those that it started, and those that it adopted.
+//! Children of this process: those that it started, and those that it adopted.
 //!
-//! A process that has ended keeps its id until its parent reaps it, and nothing but this module and the owners of started
-//! children reaps. So a signal to an id that is found here never reaches another process.
+//! An ended process keeps its id until its parent reaps it. Only this module and the owners of started children reap.
+//! Therefore a signal to an id found here never reaches another process.
 
 use std::fs;
 
@@ -9,16 +9,16 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 
-/// Tells whether a child has ended, and leaves it unreaped.
+/// Returns whether a child has ended, and leaves it unreaped.
 pub(crate) fn has_ended(child: Pid) -> bool {
     let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    // The library does not know the number of each signal, and fails for a child that such a one has killed.
+    // The library does not know the number of each signal, and fails for a child that an unknown one has killed.
     !matches!(waitid(Id::Pid(child), peek), Ok(WaitStatus::StillAlive))
 }
 
 /// Sends a signal to a group, whose leader is an unreaped child.
 pub(crate) fn signal_group(leader: Pid, signal: Signal) {
-    // It fails only where nobody is left in the group.
+    // It fails only if the group is empty.
     let _ = killpg(leader, signal);
 }
 
@@ -27,15 +27,15 @@ pub(crate) fn signal_one(child: Pid, signal: Signal) {
     let _ = kill(child, signal);
 }
 
-/// Reaps each ended child, except those that have an owner.
+/// Reaps all ended children without an owner.
 pub(crate) fn reap_others(has_owner: impl Fn(Pid) -> bool) {
     for child in all().into_iter().filter(|child| !has_owner(*child)) {
         let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
     }
 }
 
-/// Sends SIGKILL to each child that has no owner, and reaps those that have ended. Returns the number of the others: once
-/// one of them has ended, its own children may be among ours.
+/// Sends SIGKILL to each child without an owner, and reaps those that have ended. Returns the number of the others:
+/// after the end of one of them, its own children may be adopted.
 pub(crate) fn kill_others(has_owner: impl Fn(Pid) -> bool) -> usize {
     let mut left = 0;
     for child in all().into_iter().filter(|child| !has_owner(*child)) {
@@ -47,7 +47,7 @@ pub(crate) fn kill_others(has_owner: impl Fn(Pid) -> bool) -> usize {
     left
 }
 
-/// Every unreaped child. Reads the process table, which lies in memory.
+/// Returns every unreaped child. Reads the process table, which is in memory.
 fn all() -> Vec<Pid> {
     let own = getpid();
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
@@ -61,8 +61,8 @@ fn parent(process: Pid) -> Option<Pid> {
     parse_parent(&fs::read(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// Reads the fourth field of `/proc/<pid>/stat` (proc_pid_stat(5)). The second is the program's name in parentheses, which
-/// may have any characters.
+/// Reads the fourth field of `/proc/<pid>/stat` (proc_pid_stat(5)). The second is the program's name in parentheses,
+/// which may contain any characters.
 fn parse_parent(stat: &[u8]) -> Option<Pid> {
     let stat = String::from_utf8_lossy(stat);
     let (_, behind_name) = stat.rsplit_once(')')?;

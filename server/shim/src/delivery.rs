@@ -1,4 +1,4 @@
-//! Passes bytes between a connection and a process, unchanged and with back-pressure: each direction has one chunk in hand.
+//! Passes bytes between a connection and a process, unchanged and with back-pressure: each direction holds one chunk.
 
 use std::io;
 
@@ -7,19 +7,19 @@ use tokio::net::UnixStream;
 
 use crate::lines::Lines;
 
-/// The most bytes that are read before they are written.
+/// Maximum number of bytes that are read before they are written.
 const CHUNK: usize = 64 * 1024;
 
-/// The most bytes of standard error that are read before their lines are logged.
+/// Maximum number of bytes of standard error that are read before their lines are logged.
 const ERRORS: usize = 8 * 1024;
 
-/// Passes everything on until the end, then says to the receiver that it was the end.
+/// Forwards everything until the end, then closes the receiver's side.
 pub(crate) async fn pass(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     copy_buf(&mut BufReader::with_capacity(CHUNK, from), &mut to).await?;
     to.shutdown().await
 }
 
-/// Reads lines until the end, and hands each on.
+/// Reads lines until the end, and passes each on.
 pub(crate) async fn drain(mut from: impl AsyncRead + Unpin, mut take: impl FnMut(String)) {
     let (mut lines, mut chunk) = (Lines::default(), vec![0; ERRORS]);
     while let Ok(read @ 1..) = from.read(&mut chunk).await {
@@ -28,14 +28,14 @@ pub(crate) async fn drain(mut from: impl AsyncRead + Unpin, mut take: impl FnMut
     lines.finish(take);
 }
 
-/// Waits until the other side has closed the connection, or its sending half, even while there are bytes that nobody reads.
-/// Takes a duplicate of the connection, since it discards what the runtime knows of arrivals.
+/// Waits until the other side has closed the connection, or its sending half, even while unread bytes remain. Takes a
+/// duplicate of the connection, since it discards the runtime's state of arrivals.
 ///
 /// # Errors
 /// If the runtime cannot watch it.
 pub(crate) async fn hung_up(connection: &UnixStream) -> io::Result<()> {
     while !connection.ready(Interest::READABLE).await?.is_read_closed() {
-        // From here on the runtime waits for the next arrival. The kernel tells of each.
+        // From here on the runtime waits for the next arrival, which the kernel reports.
         let _: io::Result<()> = connection.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Copies the program into a directory, for containers whose image has nothing that could.
+//! Copies the program into a directory, for containers whose image has no copy command.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -10,10 +10,10 @@ use anyhow::{Context, ensure};
 
 use crate::log::SHIM;
 
-/// Everybody may run the copy, since the user of a backend's container is not known.
+/// All users may run the copy, since the user of a backend's container is not known.
 const MODE: u32 = 0o755;
 
-/// Copies the program into a directory, such that nobody sees half of it, and runs the copy once to see that it can be.
+/// Copies the program into a directory atomically, and runs the copy once to check that it works.
 ///
 /// # Errors
 /// If the directory cannot be written, or programs in it cannot be run. The message says what to change.
@@ -38,7 +38,7 @@ fn copy(target: &Path) -> io::Result<()> {
     let mut own = File::open("/proc/self/exe")?;
     let mut copy = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(target)?;
     io::copy(&mut own, &mut copy)?;
-    // The umask may have taken some of it.
+    // The umask may have removed some of the mode.
     copy.set_permissions(Permissions::from_mode(MODE))
 }
 

@@ -1,22 +1,22 @@
 //! Splits the bytes of a program's standard error into lines that are safe to log: bounded, and without control characters.
 
-/// The most bytes of a line that are kept. With what stands before and behind it this is less than `PIPE_BUF` (pipe(7)), so
-/// that lines which several processes write at once do not mix.
+/// Maximum number of bytes of a line. With its prefix and suffix it is less than `PIPE_BUF` (pipe(7)), so that lines of
+/// several concurrent processes do not mix.
 const MOST_BYTES: usize = 4000;
 
-/// Mark of a line that was longer.
+/// Mark of a shortened line.
 const CUT: &str = " … (cut)";
 
-/// The line that has begun.
+/// Current line.
 #[derive(Default)]
 pub(crate) struct Lines {
     begun: Vec<u8>,
-    /// Tells that bytes of the line were left out.
+    /// True if bytes of the line were left out.
     cut: bool,
 }
 
 impl Lines {
-    /// Takes further bytes, and hands on the lines that end in them.
+    /// Takes more bytes, and passes on the lines that end in them.
     pub(crate) fn push(&mut self, bytes: &[u8], mut take: impl FnMut(String)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
@@ -29,7 +29,7 @@ impl Lines {
         }
     }
 
-    /// Hands on what follows the last line's end, unless nothing does.
+    /// Passes on the rest after the last end of a line, unless it is empty.
     pub(crate) fn finish(mut self, take: impl FnOnce(String)) {
         if !self.begun.is_empty() {
             take(self.end());
@@ -91,7 +91,7 @@ mod tests {
         let (whole, over) = ("x".repeat(MOST_BYTES), "x".repeat(MOST_BYTES + 7));
         let found = lines(&[whole.as_bytes(), b"\n", over.as_bytes(), b"y\nnext\n"]);
         assert_eq!(found, [whole.clone(), format!("{whole} … (cut)"), "next".to_owned()]);
-        // Replaced characters count as they are written.
+        // The length of replaced characters counts in their written form.
         let found = lines(&[&[0; MOST_BYTES], b"\n"]);
         assert_eq!(found, [format!("{} … (cut)", "\\u{0}".repeat(MOST_BYTES / 5))]);
     }

@@ -1,4 +1,4 @@
-//! Writes lines to standard error from a thread of its own, so that nothing waits for whoever reads them.
+//! Writes lines to standard error from a separate thread, so that a slow reader blocks nothing.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-/// Name of the program, with which its own lines begin. Those of backends begin with `[pid `.
+/// Name of the program, which starts its own lines. Those of backends start with `[pid `.
 pub const SHIM: &str = "mcp-entra-shim";
 
-/// The most bytes that wait to be written. Lines beyond are counted, and left out.
+/// Maximum number of bytes that wait to be written. Further lines are counted, and left out.
 const MOST_WAITING: usize = 256 * 1024;
 
-/// How long the last lines may take.
+/// Time limit for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Place for lines. It never blocks.
+/// Queue of lines. It never blocks.
 #[derive(Clone)]
 pub struct Log {
     lines: Sender<String>,
@@ -25,13 +25,13 @@ pub struct Log {
 
 #[derive(Default)]
 struct Counts {
-    /// Bytes that wait.
+    /// Number of waiting bytes.
     waiting: AtomicUsize,
-    /// Lines that were left out since somebody was told.
+    /// Number of lines left out since the last report.
     dropped: AtomicUsize,
 }
 
-/// The thread that writes.
+/// Thread that writes.
 pub struct Writer {
     ended: Receiver<()>,
 }
@@ -54,7 +54,7 @@ impl Log {
             // Dropped when the thread ends.
             let _running = running;
             for line in received {
-                // Nobody is left to tell if this fails.
+                // A failure cannot be reported anywhere.
                 let _ = place.write_all(line.as_bytes());
                 counts.waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 let dropped = counts.dropped.swap(0, Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Log {
 }
 
 impl Writer {
-    /// Waits until the last line is written, for half a second at most. Every [`Log`] must be dropped before.
+    /// Waits until the last line is written, for at most half a second. Every [`Log`] must be dropped before.
     pub fn finish(self) {
         let ended: Result<(), RecvTimeoutError> = self.ended.recv_timeout(LAST_LINES);
         debug_assert!(ended.is_err(), "the thread sends nothing");
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// A place that takes nothing while it is locked.
+    /// A writer that blocks while it is locked.
     #[derive(Clone, Default)]
     struct Place(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! The program `mcp-entra-shim`: reads its arguments and starts the library.
+//! Program `mcp-entra-shim`: reads its arguments and starts the library.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // One thread, and another for the log: the threads of a pod are limited.
+    // One thread, and another for the log, since the threads of a pod are limited.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments {
         Arguments::Serve(options) => logged(|log| runtime.block_on(serve::serve(&options, log))),
@@ -32,7 +32,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Does it with a log, whose last lines are written afterwards.
+/// Runs the task with a log, and writes its last lines afterwards.
 fn logged(run: impl FnOnce(&Log) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let (log, writer) = Log::to_stderr()?;
     let ended = run(&log);

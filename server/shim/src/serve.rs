@@ -21,27 +21,27 @@ use crate::signals::{ChildSignals, StopSignals};
 use crate::socket::Socket;
 use crate::supervise::{Backend, pid};
 
-/// Pause after a connection could not be accepted, such as for want of file descriptors.
+/// Pause after a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time that supervisors have to stop, besides their two patiences: they need a second for last output and log lines.
+/// Time for supervisors to stop, besides two patiences: they need a second for last output and log lines.
 const STOP_SPARE: Duration = Duration::from_millis(1250);
 
-/// How long killed processes may take to be gone.
+/// Time limit for killed processes to end.
 const KILLED: Duration = Duration::from_millis(250);
 
 /// Options of the shim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
-    /// The socket to make.
+    /// Path of the socket.
     pub socket: PathBuf,
-    /// The most connections at once.
+    /// Maximum number of concurrent connections.
     pub max_processes: NonZeroUsize,
-    /// The command of each connection.
+    /// Command of each connection.
     pub backend: Backend,
 }
 
-/// Serves until SIGTERM or SIGINT, then ends every process: with the default patience within 8 seconds.
+/// Serves until SIGTERM or SIGINT, then ends every process: within 8 seconds with the default patience.
 ///
 /// # Errors
 /// If the socket cannot be made.
@@ -72,7 +72,7 @@ pub async fn serve(options: &Options, log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The supervisors that run.
+/// Running supervisors.
 struct Supervisors<'run> {
     options: &'run Options,
     log: &'run Log,
@@ -80,7 +80,7 @@ struct Supervisors<'run> {
 }
 
 impl Supervisors<'_> {
-    /// Starts a supervisor for a connection, or closes it.
+    /// Starts a supervisor for a connection, or closes the connection.
     fn admit(&mut self, connection: UnixStream) {
         let most = self.options.max_processes.get();
         if self.running.len() >= most {
@@ -96,7 +96,7 @@ impl Supervisors<'_> {
     }
 
     fn start(&self, connection: UnixStream) -> anyhow::Result<Child> {
-        // The file that runs, even if another lies at its path by now.
+        // The running file, even if another one has replaced it at its path.
         let started = Command::new("/proc/self/exe")
             .args(["supervise", "--patience-ms", &self.options.backend.patience.as_millis().to_string(), "--"])
             .args(&self.options.backend.command)
@@ -106,8 +106,8 @@ impl Supervisors<'_> {
         started.with_context(|| format!("run {SHIM}"))
     }
 
-    /// Forgets supervisors that have ended. Whatever has no supervisor had one that was killed, and is killed, too. Returns
-    /// the number of those that are not gone yet.
+    /// Forgets supervisors that have ended. Processes without a supervisor had one that was killed, and are killed,
+    /// too. Returns the number of those that still exist.
     fn reap(&mut self) -> usize {
         self.running.retain(|pid, supervisor| match supervisor.try_wait() {
             Ok(None) => true,
@@ -122,7 +122,7 @@ impl Supervisors<'_> {
         children::kill_others(|pid| self.running.contains_key(&pid))
     }
 
-    /// Asks every supervisor to stop, and kills those that do not in time.
+    /// Requests every supervisor to stop, and kills those that do not stop in time.
     async fn end(&mut self, ended: &mut ChildSignals) {
         for supervisor in self.running.keys() {
             children::signal_one(*supervisor, Signal::SIGTERM);
@@ -135,7 +135,7 @@ impl Supervisors<'_> {
         }
     }
 
-    /// Waits until no process is left.
+    /// Waits until all processes have ended.
     async fn gone(&mut self, ended: &mut ChildSignals) {
         while self.reap() > 0 || !self.running.is_empty() {
             ended.next().await;

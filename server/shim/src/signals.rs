@@ -1,4 +1,4 @@
-//! The signals that ask a process to stop, and the one that tells it of ended children.
+//! Signals that request a stop, and the signal of ended children.
 
 use std::io;
 
@@ -11,7 +11,8 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Takes the signals, which no longer end the process by themselves. Those that come before `asked` are not missed.
+    /// Receives the signals, which no longer end the process by themselves. Signals before the call of `asked` are not
+    /// lost.
     pub(crate) fn take() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -25,11 +26,11 @@ impl StopSignals {
     }
 }
 
-/// SIGCHLD: a child has ended, or several have.
+/// SIGCHLD: one or several children have ended.
 pub(crate) struct ChildSignals(Signal);
 
 impl ChildSignals {
-    /// Takes the signals. Those that come before `next` are not missed.
+    /// Receives the signals. Signals before the call of `next` are not lost.
     pub(crate) fn take() -> io::Result<Self> {
         signal(SignalKind::child()).map(Self)
     }

@@ -1,4 +1,4 @@
-//! The Unix socket: nobody can connect to it before its mode is right.
+//! Unix socket with the right mode: no process can connect to it before the mode is set.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use tokio::net::{UnixListener, UnixStream};
 
-/// The companion's user may be another than the backend's: a group is what both containers share.
+/// Mode of the socket. The companion's user may differ from the backend's, but both containers share a group.
 const MODE: u32 = 0o660;
 
-/// A listening socket, whose file is removed when this is dropped.
+/// Listening socket. Its file is removed when this is dropped.
 pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
@@ -37,7 +37,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The emptyDir goes with the pod anyway.
+        // The emptyDir is removed with the pod anyway.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! Starts the command for one connection, and ends it with the connection, descendants included.
+//! Starts the command for one connection. Ends it, including its descendants, with the connection.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -23,19 +23,19 @@ use crate::log::Log;
 use crate::signals::{ChildSignals, StopSignals};
 use crate::{children, delivery};
 
-/// How long the rest of the output may take, once the connection or the shim ends.
+/// Time limit for the rest of the output, after the end of the connection or the shim.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
-/// The command of a connection.
+/// Command of a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Backend {
-    /// The program, and its arguments.
+    /// Program and its arguments.
     pub command: Vec<OsString>,
-    /// How long it may take to end after its input was closed, and again after SIGTERM.
+    /// Time for it to end after its input was closed, and again after SIGTERM.
     pub patience: Duration,
 }
 
-/// Serves the connection that is standard input, until it is closed, the process ends, or SIGTERM comes.
+/// Serves the connection, which is standard input, until it is closed, the process ends, or SIGTERM arrives.
 ///
 /// # Errors
 /// If standard input is no socket, or the runtime cannot watch it.
@@ -52,7 +52,7 @@ pub async fn supervise(backend: &Backend, log: &Log) -> anyhow::Result<()> {
     tokio::spawn(async move {
         tokio::select! {
             _ = delivery::hung_up(&watched) => {}
-            // The connection is open still, so what comes from there would hold the process's input open.
+            // The connection is still open, so its copy would keep the process's input open.
             () = stop.asked() => input.abort(),
         }
         end_asked.cancel();
@@ -74,14 +74,14 @@ pub async fn supervise(backend: &Backend, log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A duplicate of the connection.
+/// Duplicate of the connection.
 fn duplicate(socket: impl AsFd) -> anyhow::Result<UnixStream> {
     let connection = StdUnixStream::from(socket.as_fd().try_clone_to_owned()?);
     connection.set_nonblocking(true)?;
     UnixStream::from_std(connection).context("standard input must be a connection")
 }
 
-/// Starts the command as the leader of a group of its own. If it does not start, the log says why.
+/// Starts the command as the leader of its own group. If it does not start, the log has the reason.
 fn start(backend: &Backend, log: &Log) -> Option<Child> {
     let (program, arguments) = backend.command.split_first()?;
     let pipes = || Stdio::piped();
@@ -112,7 +112,7 @@ fn next_step(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "spec.backend.command must name a file that spec.backend.runAsUser may execute"
         }
-        // What it is called in the library is not stable.
+        // The library's name of the error is not stable.
         _ if error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32) => {
             "spec.backend.command must name a program for this node's architecture, or a script with `#!` in its first line"
         }
@@ -125,14 +125,14 @@ pub(crate) fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// The process of the connection, and with it whoever it started.
+/// Process of the connection, with its descendants.
 struct Process {
     child: Child,
     ended: ChildSignals,
 }
 
 impl Process {
-    /// Waits until the process has ended. What is left of its group is killed before its id can be another's.
+    /// Waits until the process has ended. Remaining members of its group are killed before its id can be reused.
     async fn ended(&mut self) -> ExitStatus {
         let leader = pid(&self.child);
         loop {
@@ -159,7 +159,7 @@ impl Process {
         self.ended().await
     }
 
-    /// Kills what the process started outside its group, and waits until all of that is gone.
+    /// Kills descendants outside of the process's group, and waits until all have ended.
     async fn kill_rest(&mut self) {
         while children::kill_others(|_| false) > 0 {
             self.ended.next().await;
@@ -167,7 +167,7 @@ impl Process {
     }
 }
 
-/// The tasks that pass bytes.
+/// Tasks that pass bytes.
 struct Tasks {
     input: JoinHandle<()>,
     output: JoinHandle<()>,
@@ -175,19 +175,19 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts to pass bytes. Asks for the end once the connection takes no output.
+    /// Starts to pass bytes. Requests the end when the connection accepts no more output.
     fn start(child: &mut Child, connection: UnixStream, log: &Log, asked: &CancellationToken) -> anyhow::Result<Self> {
         let (from_companion, to_companion) = connection.into_split();
         let stdin = pipe::Sender::from_owned_fd(child.stdin.take().context("standard input")?.into())?;
         let stdout = pipe::Receiver::from_owned_fd(child.stdout.take().context("standard output")?.into())?;
         let stderr = pipe::Receiver::from_owned_fd(child.stderr.take().context("standard error")?.into())?;
         let input = tokio::spawn(async move {
-            // It fails where the process reads no more. That is its own affair: it may answer still.
+            // It fails if the process does not read any more. The process may still answer.
             let _ = delivery::pass(from_companion, stdin).await;
         });
         let asked = asked.clone();
         let output = tokio::spawn(async move {
-            // A companion that closes nothing but its reading half is noticed when there is room for the next output.
+            // A companion that only closes its reading half is noticed when there is room for the next output.
             if delivery::pass(stdout, to_companion).await.is_err() {
                 asked.cancel();
             }
@@ -197,7 +197,7 @@ impl Tasks {
         Ok(Self { input, output, errors })
     }
 
-    /// Delivers what the ended process has written: as slowly as the companion likes, until the end was asked for.
+    /// Delivers the output of the ended process, at the companion's speed until the end is requested.
     async fn finish(self, asked: &CancellationToken) {
         self.input.abort();
         for task in [self.output, self.errors] {
@@ -206,7 +206,7 @@ impl Tasks {
     }
 }
 
-/// Waits for a task, for at most [`LAST_OUTPUT`] after the end was asked for.
+/// Waits for a task, for at most [`LAST_OUTPUT`] after the end was requested.
 async fn within(task: impl Future, asked: &CancellationToken) {
     tokio::select! {
         _ = task => {}

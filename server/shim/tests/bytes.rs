@@ -1,4 +1,4 @@
-//! Bytes pass unchanged, and no faster than the other side takes them.
+//! Tests that bytes pass unchanged, and with back-pressure.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::harness::{Shim, line, rest};
 
-/// More than all buffers on a way hold together.
+/// Number of bytes that exceeds the size of all buffers together.
 const MUCH: usize = 4 * 1024 * 1024;
 
 #[test]
@@ -55,7 +55,7 @@ fn a_process_that_does_not_read_holds_the_sender_back_and_ends_with_the_connecti
         assert!(sent < MUCH, "the shim takes whatever it gets");
     };
     assert_eq!(refusal.kind(), ErrorKind::WouldBlock);
-    // Of what was sent there is more than the process ever reads.
+    // There are more bytes than the process ever reads.
     drop(connection);
     holders.await_gone();
 }

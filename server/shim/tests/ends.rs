@@ -1,4 +1,4 @@
-//! With the process ends the connection, and with the connection end the process and all that it started.
+//! Tests that the connection ends with the process, and the process with its descendants ends with the connection.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::harness::{Shim, line, rest};
 fn a_connection_ends_after_the_rest_of_the_output_of_a_process_that_has_ended() {
     let shim = Shim::of("head -c 1000000 /dev/zero; echo end; exit 3");
     let connection = shim.connect();
-    // Only now does anybody read.
+    // The reader starts only now.
     shim.await_line("started: sh");
     let output = rest(&connection);
     assert_eq!(output.len(), 1_000_004);
@@ -80,12 +80,12 @@ fn a_connection_ends_although_descendants_of_an_ended_process_hold_its_output() 
 
 #[test]
 fn a_daemon_ends_with_its_own_connection_and_with_no_other() {
-    // The daemon alone goes on holding the file.
+    // Only the daemon still holds the file.
     let shim = Shim::of("read path; exec 9>$path; setsid sh -c 'sleep 1000 &'; exec 9>&-; echo ready; cat");
     let (one, holders) = shim.connect_holding("one");
     let (other, others) = shim.connect_holding("other");
     assert_eq!((line(&one), line(&other)), ("ready".to_owned(), "ready".to_owned()));
-    // A second time, when the shim has seen the first supervisor end.
+    // The second time, after the shim has seen the first supervisor end.
     for (connection, holders) in [(one, holders), shim.connect_holding("next")] {
         drop(connection);
         holders.await_gone();
@@ -110,7 +110,7 @@ fn what_a_killed_supervisor_leaves_is_killed() {
 
 #[test]
 fn orphans_that_end_are_reaped_while_the_process_goes_on() {
-    // An orphan that nobody has reaped still has its entry in the process table.
+    // An unreaped orphan still has its entry in the process table.
     let shim = Shim::of(
         "orphan=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$orphan ]; do sleep 0.01; done; echo reaped; cat",
     );

@@ -1,4 +1,4 @@
-//! A running shim, and what shows that processes are gone.
+//! Running shim, and proof that processes have ended.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,15 +13,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// How long anything may take before its test fails.
+/// Timeout of a test's waits.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Patience with processes that end as soon as they are asked to, on a machine that is as busy as may be.
+/// Patience for processes that end at once on request, even on a very busy machine.
 const PATIENCE: Duration = DEADLINE;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-entra-shim");
 
-/// A shim that listens. Asked to stop, and awaited, when it is dropped.
+/// Listening shim. It is stopped and awaited when it is dropped.
 pub(crate) struct Shim {
     process: Child,
     pub(crate) folder: TempDir,
@@ -34,7 +34,7 @@ impl Shim {
         Self::start(64, &["sh", "-c", script])
     }
 
-    /// Runs this script, which does not end when it is asked to, for each connection.
+    /// Runs this script, which ignores requests to end, for each connection.
     pub(crate) fn impatient(script: &str, patience: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut serve = serve_with(patience, &folder.path().join("backend.sock"), 64, &["sh", "-c", script]);
@@ -51,7 +51,7 @@ impl Shim {
         Self::adopt(process, folder)
     }
 
-    /// Takes a shim that somebody else has started on `backend.sock` in this folder, and waits until it listens.
+    /// Wraps a shim that was started elsewhere on `backend.sock` in this folder, and waits until it listens.
     pub(crate) fn adopt(mut process: Child, folder: TempDir) -> Self {
         let log = lines(process.stderr.take().unwrap());
         let shim = Self { process, folder, log };
@@ -82,19 +82,19 @@ impl Shim {
         }
     }
 
-    /// The next line of the log, unless there is none for a moment.
+    /// Returns the next line of the log, unless there is none for a moment.
     pub(crate) fn next_line(&self) -> Option<String> {
         self.log.recv_timeout(Duration::from_millis(500)).ok()
     }
 
-    /// A file in whose place processes show that they live; for [`Holders`].
+    /// File that processes hold open while they live; for [`Holders`].
     pub(crate) fn fifo(&self, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         path
     }
 
-    /// Connects, and tells the script in its first line to hold a file as 9. Returns once it does.
+    /// Connects, and makes the script hold a file as descriptor 9. Returns when it does.
     pub(crate) fn connect_holding(&self, name: &str) -> (UnixStream, Holders) {
         let (path, mut connection) = (self.fifo(name), self.connect());
         writeln!(connection, "{}", path.display()).unwrap();
@@ -119,11 +119,11 @@ impl Drop for Shim {
     }
 }
 
-/// Whoever holds a pipe's writing end: its end is the event that all of them are gone.
+/// Holders of a pipe's writing end. The end of the pipe shows that all of them have ended.
 pub(crate) struct Holders(File);
 
 impl Holders {
-    /// Waits for the first of them.
+    /// Waits for the first holder.
     fn of(path: PathBuf) -> Self {
         Self(within(move || File::open(path).unwrap()))
     }
@@ -139,7 +139,7 @@ impl Holders {
     }
 }
 
-/// The command that serves, with its log piped.
+/// Command that serves, with its log piped.
 pub(crate) fn serve(socket: &Path, max_processes: usize, command: &[&str]) -> Command {
     serve_with(PATIENCE, socket, max_processes, command)
 }
@@ -152,14 +152,14 @@ fn serve_with(patience: Duration, socket: &Path, max_processes: usize, command: 
     serve
 }
 
-/// The bytes that come from a connection until its end.
+/// Returns the bytes of a connection until its end.
 pub(crate) fn rest(mut connection: &UnixStream) -> String {
     let mut bytes = Vec::new();
     connection.read_to_end(&mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
 }
 
-/// The next line of a connection, and none of the bytes behind it.
+/// Returns the next line of a connection, without the bytes after it.
 pub(crate) fn line(mut connection: &UnixStream) -> String {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while connection.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
@@ -183,7 +183,7 @@ pub(crate) fn await_exit(process: &mut Child) -> ExitStatus {
     })
 }
 
-/// Does what may block for ever.
+/// Runs something that may block forever.
 fn within<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || done.send(run()));

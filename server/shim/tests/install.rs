@@ -1,4 +1,4 @@
-//! The program copies itself.
+//! Tests that the program copies itself.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn install(program: &Path, directory: &Path) -> Output {
 fn a_copy_is_executable_by_everybody_and_can_copy_itself() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let copy = one.path().join("mcp-entra-shim");
-    // The second time over the first.
+    // The second copy replaces the first.
     for _ in 0..2 {
         let output = install(Path::new(PROGRAM), one.path());
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");

@@ -1,9 +1,9 @@
-//! The shim as a program, with shell scripts as backends.
+//! Tests of the shim as a program, with shell scripts as backends.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+    reason = "clippy.toml allows them in tests, but does not recognise helper functions of tests"
 )]
 
 mod bytes;

@@ -1,4 +1,4 @@
-//! The socket: who may connect to it, and what it replaces.
+//! Tests of the socket: the processes that may connect to it, and the files that it replaces.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -45,7 +45,7 @@ fn a_socket_that_cannot_be_made_is_refused_with_the_next_step() {
     assert!(refused.contains("shorter than 104 bytes"), "{refused}");
 }
 
-/// What a shim says that cannot listen there.
+/// Returns the error of a shim that cannot listen there.
 fn refusal(socket: &Path) -> String {
     let output = serve(socket, 1, &["cat"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

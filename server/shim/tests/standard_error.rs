@@ -1,4 +1,4 @@
-//! What a process says on standard error goes to the log, and never holds the process back.
+//! Tests that standard error of a process is logged, and never blocks the process.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ fn each_line_is_logged_with_the_process_that_wrote_it() {
 
 #[test]
 fn standard_error_is_drained_although_nobody_reads_the_output() {
-    // More than a pipe holds, and less than the log keeps.
+    // More than the size of a pipe, and less than the limit of the log.
     let shim = Shim::of(
         "head -c 4000000 /dev/zero & head -c 150000 /dev/zero | tr '\\0' x | fold -w 1000 >&2; echo >&2; echo end >&2; wait",
     );
@@ -33,7 +33,7 @@ fn a_line_that_is_too_long_is_cut_and_the_next_one_whole() {
     let shim = Shim::of("head -c 20000 /dev/zero | tr '\\0' x >&2; echo >&2; echo next >&2");
     let _connection = shim.connect();
     let cut = shim.await_line("xxx");
-    // What a pipe keeps in one piece.
+    // Size that a pipe writes atomically.
     assert!(cut.len() < 4096, "{}", cut.len());
     assert!(cut.ends_with("x … (cut)"), "{cut}");
     assert_eq!(shim.await_line("] ").split_once("] ").unwrap().1, "next");
@@ -45,9 +45,9 @@ fn a_process_goes_on_while_nobody_reads_the_log_which_says_later_what_it_lacks()
     let socket = folder.path().join("backend.sock");
     let (mut log, theirs) = std::io::pipe().unwrap();
     let script = "seq 1000000 >&2; echo done; cat";
-    // The command has the pipe's other end too, and goes with this statement.
+    // The command has the pipe's other end, too, and is dropped after this statement.
     let mut shim = serve(&socket, 1, &["sh", "-c", script]).stderr(Stdio::from(theirs)).spawn().unwrap();
-    // Nothing else comes before the socket is there.
+    // This is the first output before the socket exists.
     let mut begin = [0; 9];
     log.read_exact(&mut begin).unwrap();
     let connection = UnixStream::connect(&socket).unwrap();

@@ -1,4 +1,5 @@
-//! Processes start with what the shim has, as many as it may, and the log says why one does not.
+//! Tests that processes start with the shim's environment, up to their maximum, and that the log has the reason of a
+//! failed start.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -32,13 +33,13 @@ fn a_connection_beyond_the_most_is_closed_at_once_and_one_after_an_end_is_not() 
     assert_eq!(rest(&shim.connect()), "");
     shim.await_line("2 processes run, and --max-processes allows no more");
     drop(one);
-    // There is room when the process is gone, which nobody is told.
+    // There is room after the end of the process, which sends no event.
     while line(&shim.connect()) != "ready" {}
     (&other).write_all(b"still\n").unwrap();
     assert_eq!(line(&other), "still");
 }
 
-/// What the log says of a command that does not start. The shim has to go on.
+/// Returns the log about a command that does not start. The shim must continue.
 fn refusal(command: &str) -> String {
     let shim = Shim::start(64, &[command, "secret"]);
     for _ in 0..2 {

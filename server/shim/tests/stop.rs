@@ -1,4 +1,4 @@
-//! A stop ends every process, and leaves no socket.
+//! Tests that a stop ends every process, and leaves no socket.
 
 use std::time::Duration;
 
