@@ -1,8 +1,8 @@
-//! The direction of imports: between the top modules they run one way, and no two modules import each other.
+//! Direction of imports: between the top modules they run one way, and no two modules import each other.
 
 use std::path::Path;
 
-/// The top modules of the server from the top down, each with its purpose. A module imports from those below it alone.
+/// Top modules of the server from the top down, each with its purpose. A module imports only from those below it.
 const MODULES: &[(&str, &str)] = &[
     ("serve", "starts and stops the server"),
     ("stdio", "serves one person over standard input and output"),

@@ -1,5 +1,5 @@
-//! The subcommand `local` of the program: its environment, its output, its end.
-// Clippy allows tests to unwrap; that the functions which tests share are of tests too, it sees by this.
+//! Tests of the subcommand `local`: its environment, its output, its end.
+// Clippy allows tests to unwrap. Without this, it does not recognise helper functions of tests.
 #![cfg(test)]
 
 use std::process::{Command, Output, Stdio};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const CLIENT_ID: &str = "8f6b1c52-0d4e-4c0a-9b7f-2a1d3e4f5a6b";
 
-/// Ends `local` with these arguments and variables, and no others.
+/// Runs `local` to its end, with only these arguments and variables.
 fn local(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-entra-server"));
     command.arg("local").args(arguments).env_clear().envs(variables.iter().copied()).stdin(Stdio::null());

@@ -1,5 +1,5 @@
-//! Strangers and slow readers that do not stop the server: silent connections by the thousand, and a standard
-//! output that nobody reads.
+//! Tests that strangers and slow readers do not stop the server: thousands of silent connections, and an unread
+//! standard output.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::harness::{PATIENCE, Setup, eventually, eventually_within};
 use crate::program::{http, log_line, post, ready, serve, serve_under, terminate};
 use crate::tenant::ALICE;
 
-/// Silent connections to each port.
+/// Number of silent connections to each port.
 const SILENT: u32 = 2_000;
-/// Connections from each address: fewer than the admin port takes from one.
+/// Number of connections from each address, below the admin port's limit.
 const OF_ADDRESS: u32 = 50;
 
-/// A connection from one of the addresses of this machine, which then says nothing.
+/// A connection from an address of this machine, which then sends nothing.
 async fn silent(number: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 7, 0, 1).to_bits() + number / OF_ADDRESS);
@@ -31,7 +31,7 @@ async fn silent(number: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// A server that is ready, its log, and the line that tells its addresses.
+/// A ready server, its log, and the line with its addresses.
 async fn started(command: &mut Command) -> (Child, Lines<BufReader<ChildStderr>>, Value) {
     let mut child = command.spawn().unwrap();
     let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -51,7 +51,7 @@ async fn thousands_of_silent_connections_to_each_port_keep_neither_a_probe_nor_a
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(16_384), hard).unwrap();
     let setup = Setup::new();
     setup.write_files();
-    // As many container runtimes start it.
+    // Same as many container runtimes start it.
     let (_child, _logs, serving) = started(&mut serve_under(&setup, &["prlimit", "--nofile=1024:8192"])).await;
     let (mcp, admin) = (address(&serving, "address"), address(&serving, "admin_address"));
     let open = |to: SocketAddr| stream::iter(0..SILENT).map(move |number| silent(number, to)).buffer_unordered(32);
@@ -79,7 +79,7 @@ async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is
     let token = setup.tenant.token(ALICE);
     let admin = format!("http://{}", address(&serving, "admin_address"));
 
-    // Cheap ones, of somebody who is known: the first is refused for its body, the others for their number.
+    // Cheap requests of a known user: the first is refused for its body, the others for their number.
     let (client, answered) = (http(), Arc::new(AtomicUsize::new(0)));
     let url = format!("http://{}/mcp", address(&serving, "address"));
     let ask = |(client, url, token, answered): (reqwest::Client, String, String, Arc<AtomicUsize>)| async move {
@@ -101,7 +101,7 @@ async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is
     assert!(readiness.contains("[-] audit: the queue of unwritten lines is full"), "{readiness}");
     assert_eq!(http().get(format!("{admin}/healthz")).send().await.unwrap().status(), StatusCode::OK);
 
-    // Whoever reads it again lets everybody go on.
+    // The requests continue when standard output is read again.
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     let reading = tokio::spawn(async move {
         let mut lines = 0_usize;

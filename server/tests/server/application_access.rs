@@ -1,5 +1,5 @@
-//! Graph as the application itself: for applications that call by themselves, and for users only where the grant says so;
-//! in each case about one user, and never about anybody else.
+//! Tests of access to Graph as the application itself. It is for applications that call by themselves, and for users
+//! only if the grant allows it. Each request is about one user, and never about another.
 
 use entra_emulator::{Fault, FaultKind, Host, LoggedRequest, Matcher};
 use mcp_entra_policy::{BUILT_IN_TOOLS, CallerKind, GraphAccess, Subject};
@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{ON_BEHALF_OF, Setup, Site, arguments_for, every_tool, grant, grant_to_readers};
 use crate::tenant::{ALICE, BOB, ROLE, TestTenant, control};
 
-/// A server for users and applications with the role, where it allows this access to Graph and the grants to users say
-/// that one.
+/// A server for users and applications with the role. It allows this access to Graph, which the grants to users name.
 async fn site(configured: GraphAccess, granted: GraphAccess) -> Site {
     let mut setup = Setup::new();
     setup.configuration.graph.access = configured;
@@ -66,7 +65,7 @@ async fn an_application_reads_the_user_whom_it_names_by_its_own_permissions() {
     assert_eq!(asked.len(), 3);
     assert!(asked.iter().all(|request| request.path.starts_with("/v1.0/users/") && request.user.is_none()));
     assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
-    // Nothing that an application is challenged with could be answered, so that it never says it can.
+    // An application cannot answer any challenge, so it never declares that it can.
     assert!(tenant.requests().iter().all(|request| !request.client_secret_present && request.claims.is_none()));
 }
 
@@ -204,7 +203,7 @@ async fn what_entra_says_of_the_application_is_told_with_the_next_step() {
     let told = text(&result);
     assert!(told.contains("as the application itself") && told.contains("AADSTS70025"), "{told}");
     assert!(told.contains("federated credential with issuer"), "{told}");
-    // Never kept: it works as soon as somebody has put it right.
+    // It is never cached: it works as soon as the cause is removed.
     control().add_federated_credential(tenant.id, tenant.server, tenant.credential()).unwrap();
     assert_ne!(call(&site, &daemon(tenant), json!({ "user": BOB })).await["isError"], true);
 }

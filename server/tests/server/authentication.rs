@@ -1,4 +1,4 @@
-//! Who gets in, and what those who do not are told: challenges, metadata, hosts and origins.
+//! Tests of authentication: accepted and refused callers, challenges, metadata, hosts and origins.
 
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Method, Response};
@@ -51,8 +51,8 @@ async fn a_token_without_the_scope_is_asked_to_step_up() {
     assert_eq!(site.audit_of(&response).await["reason"], "scope_missing");
 }
 
-/// Entra puts every granted scope into a token. So two servers of one client id are not separated by the scopes that they
-/// require, and the operator lets them have it in one namespace alone, and only if both say so.
+/// Entra puts every granted scope into a token. The required scopes therefore do not separate two servers of one client
+/// id. The operator allows a shared client id only in one namespace, and only if both servers agree.
 #[tokio::test]
 async fn a_token_with_the_scopes_of_two_servers_of_one_client_id_is_accepted_by_either() {
     for required in ["mcp.access", "other.access"] {

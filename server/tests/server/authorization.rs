@@ -1,4 +1,4 @@
-//! Who may do what, as the policy in force has it at that moment.
+//! Tests of authorization by the current policy.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -199,7 +199,7 @@ async fn a_missing_scope_is_a_challenge_that_names_all_scopes_of_the_call_at_onc
     claims["scp"] = json!(format!("{SCOPE} other.scope mail.read"));
     let with = tenant.sign(&json!({}), &claims);
     assert_eq!(site.call(&with, "get_user_details", json!({})).await.status(), 200);
-    // Whom no grant means is not sent for scopes that would not help.
+    // A caller without a grant is not sent for scopes that would not help.
     let mut bob = tenant.claims(BOB);
     bob["scp"] = claims["scp"].clone();
     let response = site.call(&tenant.sign(&json!({}), &bob), "get_user_details", json!({})).await;
@@ -262,7 +262,7 @@ async fn an_application_is_let_in_by_a_grant_to_itself_or_to_its_role_if_that_me
     let mut claims = tenant.application_claims(tenant.daemon);
     claims["azp"] = json!(tenant.client);
     assert_eq!(site.tools(&tenant.sign(&json!({}), &claims)).await, [""; 0]);
-    // A person who signed in through that client is somebody else.
+    // A user who signed in through that client is another principal.
     let mut claims = tenant.claims(ALICE);
     claims["azp"] = json!(tenant.daemon);
     assert_eq!(site.tools(&tenant.sign(&json!({}), &claims)).await, [""; 0]);

@@ -1,4 +1,4 @@
-//! Which pages may call the server from a browser, and what they see of its answers.
+//! Tests of pages that may call the server from a browser, and of the answers that they can read.
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{Method, Response};
@@ -17,7 +17,7 @@ async fn site() -> Site {
     setup.start().await
 }
 
-/// Asks as a browser does before a page of this origin may POST with these headers.
+/// Sends the request of a browser before a page of this origin may POST with these headers.
 async fn preflight(site: &Site, path: &str, method: &str, origin: &str) -> Response {
     let request = site.http.request(Method::OPTIONS, site.url(path)).header("origin", origin);
     let request = request.header("access-control-request-method", method);
@@ -59,7 +59,7 @@ async fn a_page_of_an_allowed_origin_may_call_and_sees_every_answer() {
         assert!(header(asked.headers(), "vary").contains("origin"));
         assert_eq!(header(asked.headers(), "access-control-allow-credentials"), "");
     }
-    // Nothing was judged yet.
+    // No message was decided yet.
     assert!(site.audit().is_empty());
 
     let tenant = &site.setup.tenant;

@@ -1,4 +1,5 @@
-//! Where only the user's next sign-in helps: a challenge to the client that can meet it, once; else the tool says so.
+//! Tests of answers that only the user's next sign-in can fix: a challenge to a capable client, once, otherwise an
+//! error of the tool.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,12 +13,12 @@ use serde_json::{Value, json};
 use crate::harness::{ON_BEHALF_OF, Setup, Site, deny_to_everyone, grant_to_sales};
 use crate::tenant::{ALICE, BOB, SCOPE, TestTenant, control, trust_bundle};
 
-/// A token of alice, whose client says that it can answer claims challenges, or not.
+/// Token of alice, whose client declares that it can answer claims challenges, or not.
 fn token(tenant: &TestTenant, capable: bool) -> String {
     token_with(tenant, tenant.claims(ALICE), capable)
 }
 
-/// One of bob that does not say which groups he is in.
+/// Token of bob that does not list his groups.
 fn token_without_groups(tenant: &TestTenant, capable: bool) -> String {
     let mut claims = tenant.claims(BOB);
     claims.as_object_mut().unwrap().remove("groups");
@@ -35,7 +36,7 @@ async fn call(site: &Site, token: &str) -> Response {
     site.call(token, "get_user_details", json!({})).await
 }
 
-/// The claims that the client is challenged with.
+/// Returns the claims of the challenge to the client.
 fn asked(response: &Response) -> Option<Value> {
     let header = response.headers().get(WWW_AUTHENTICATE)?.to_str().unwrap();
     assert!(header.starts_with("Bearer error=\"insufficient_claims\", claims=\""), "{header}");
@@ -104,7 +105,7 @@ async fn a_client_that_cannot_be_challenged_is_told_by_the_tool() {
         let text = tool_error(call(&site, &token(tenant, false)).await).await;
         assert!(text.contains("AADSTS50076") && text.contains("second factor"), "{text}");
     }
-    // It was not asked, so that a client that can be is still asked.
+    // This client was not asked, so that a capable one is still asked.
     assert_eq!(call(&site, &token(tenant, true)).await.status(), 401);
 }
 
@@ -119,7 +120,7 @@ async fn nobody_is_challenged_twice_for_the_same() {
         let text = tool_error(call(&site, &token).await).await;
         assert!(text.contains("AADSTS50076") && text.contains("sign in again"), "{text}");
     }
-    // Another challenge is another matter.
+    // A different challenge is a new case.
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::None);
     let alice = control().change_tenant(tenant.id, |directory| Ok(directory.find_user(ALICE).unwrap().oid)).unwrap();
     let before = token(tenant, true);
@@ -142,7 +143,7 @@ async fn a_session_that_was_revoked_ends_at_once_and_a_new_one_goes_on() {
     assert_eq!(call(&site, &token(tenant, true)).await.status(), 200);
 }
 
-/// The next `times` exchanges on behalf of users end so.
+/// Sets the answer of the next `times` exchanges on behalf of users.
 fn refuse_exchange(tenant: &TestTenant, times: u32, code: u32, error: &str, claims: Option<&str>) {
     let matcher = Matcher {
         host: Some(Host::Authority),
@@ -217,7 +218,8 @@ async fn what_no_sign_in_helps_against_is_no_challenge() {
     assert!(text.contains("AADSTS65001") && text.contains("Grant admin consent"), "{text}");
 }
 
-/// A server where everything depends on groups: it is granted to Sales, in which bob is, and denied to another group.
+/// A server where everything depends on groups: a grant to Sales, which has bob as a member, and a deny for another
+/// group.
 fn for_groups() -> Setup {
     let mut setup = Setup::new();
     setup.policy.grants = vec![grant_to_sales(&setup.tenant, &["*"])];
@@ -228,7 +230,7 @@ fn for_groups() -> Setup {
     setup
 }
 
-/// Graph rejects the next token, and the one in its place.
+/// Makes Graph reject the next token, and its replacement.
 fn challenge_by_graph(tenant: &TestTenant) {
     let claims = URL_SAFE_NO_PAD.encode(r#"{"access_token":{"nbf":{"essential":true,"value":"1"}}}"#);
     let header = format!("Bearer error=\"insufficient_claims\", claims=\"{claims}\"");
@@ -254,7 +256,7 @@ async fn what_graph_goes_on_to_challenge_is_a_challenge_to_a_user_and_none_to_th
 
 type Ask = fn(&TestTenant);
 
-/// Every way in which Entra or Graph asks for a sign-in, with the reason that the audit line gives.
+/// Every way in which Entra or Graph requires a sign-in, with the reason on the audit line.
 const ASKING: [(&str, Ask); 6] = [
     ("insufficient_claims", |tenant| {
         change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor)
@@ -296,7 +298,7 @@ async fn where_the_challenge_cannot_be_met_groups_are_unknown_and_the_refusal_sa
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
     assert_eq!(call(&site, &token_without_groups(tenant, true)).await.status(), 401);
-    // Neither a client that cannot, nor one that was asked the same a moment ago.
+    // Neither a client that cannot, nor one that got the same challenge a moment ago.
     for capable in [false, true] {
         let token = token_without_groups(tenant, capable);
         let response = call(&site, &token).await;

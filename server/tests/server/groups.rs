@@ -1,4 +1,5 @@
-//! Groups that the token does not say are learnt from Graph, or count for nothing and against everything.
+//! Tests of groups that the token does not list. The server asks Graph for them; otherwise grants do not apply, and
+//! denies do.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use crate::harness::{Setup, Site, deny_to_everyone, grant, grant_to_readers, grant_to_sales};
 use crate::tenant::{ALICE, BOB, TestTenant, control};
 
-/// As Entra writes it above 200 groups, its pointer leading to an address that nobody must ask.
+/// Claim that Entra writes above 200 groups. Its pointer has an address that must not be called.
 fn overage(tenant: &TestTenant, user: &str) -> String {
     without_groups(
         tenant,
@@ -26,7 +27,7 @@ fn absent(tenant: &TestTenant, user: &str) -> String {
     without_groups(tenant, user, json!({}))
 }
 
-/// As Entra writes it where the app registration asks for names of synchronised groups.
+/// Claim that Entra writes if the app registration requests names of synchronised groups.
 fn names(tenant: &TestTenant, user: &str) -> String {
     without_groups(tenant, user, json!({ "groups": [Uuid::new_v4(), "CONTOSO\\Sales"] }))
 }
@@ -39,7 +40,7 @@ fn without_groups(tenant: &TestTenant, user: &str, added: Value) -> String {
     tenant.sign(&json!({}), &claims)
 }
 
-/// A server whose tools are granted to the group Sales, in which bob is.
+/// A server whose tools are granted to the group Sales, with bob as a member.
 fn for_sales() -> Setup {
     let mut setup = Setup::new();
     setup.policy = CompiledPolicy {
@@ -61,7 +62,7 @@ fn break_graph(tenant: &TestTenant, times: u32) {
     control().inject(Fault { matcher, times, kind }).unwrap();
 }
 
-/// Consents to what Graph shows hidden memberships by.
+/// Consents to the permission for hidden memberships.
 fn consent_to_hidden(tenant: &TestTenant) {
     change(tenant, |directory| {
         let scopes = directory.apps.iter_mut().map(|app| &mut app.granted_graph_scopes);
@@ -110,7 +111,7 @@ async fn graph_is_asked_once_a_token_about_the_groups_that_the_policy_names() {
         assert_eq!(answer.status(), 200);
     }
     assert_eq!(questions(&site), 1);
-    // The next token asks anew, as its groups claim would be read anew.
+    // The next token is a new question, as its groups claim would be read again.
     let mut claims = site.setup.tenant.claims(BOB);
     claims.as_object_mut().unwrap().remove("groups");
     claims["uti"] = json!("another");
@@ -124,7 +125,7 @@ async fn graph_is_not_asked_where_nothing_depends_on_it() {
     let mut setup = for_sales();
     setup.policy.grants.push(grant_to_readers(&["*"]));
     let site = setup.start().await;
-    // alice is let in by her role, whatever her groups.
+    // alice has access by her role, independent of her groups.
     assert_eq!(site.call(&overage(&site.setup.tenant, ALICE), "get_user_details", json!({})).await.status(), 200);
     // bob's token lists his groups.
     assert_eq!(site.call(&site.setup.tenant.token(BOB), "get_user_details", json!({})).await.status(), 200);
@@ -164,11 +165,11 @@ async fn where_graph_cannot_answer_every_deny_to_a_group_matches() {
     break_graph(tenant, 1);
     let site = setup.start().await;
     assert!(refusal(&site, &first).await.contains("could not be looked up"));
-    // Where it can, she is not in that group.
+    // If it can, she is not in that group.
     assert_eq!(site.call(&second, "get_user_details", json!({})).await.status(), 200);
 }
 
-/// A token that lists one group, to which everything is granted while the group Sales is denied everything. bob is in
+/// A token that lists one group, which has every grant, while a deny for the group Sales covers everything. bob is in
 /// Sales, whatever his token lists.
 fn listing_another(setup: &mut Setup, user: &str) -> String {
     let listed = Uuid::new_v4().to_string();
@@ -196,7 +197,8 @@ async fn a_deny_to_a_group_holds_for_a_member_whose_token_lists_other_groups_alo
 async fn a_deny_to_a_group_holds_for_whomever_graph_does_not_show_to_be_outside_it() {
     for hidden in [false, true] {
         for consent in [false, true] {
-            // Sales is denied everything: to bob, who is in it, and to alice only while that cannot be seen.
+            // A deny for Sales covers everything. It applies to bob, who is in it, and to alice only while her groups
+            // are unknown.
             for (user, status) in [(BOB, 403), (ALICE, if consent { 200 } else { 403 })] {
                 let mut setup = Setup::new();
                 let token = listing_another(&mut setup, user);
@@ -262,8 +264,8 @@ async fn and_where_graph_cannot_answer_for_everybody_whose_token_does_not_list_i
     assert!(refusal(&site, &token).await.contains("could not be looked up"));
 }
 
-/// Everything is granted to [`ROLE`](crate::tenant::ROLE), and to the group Sales with Graph as the application. alice has
-/// the role and is in the group; bob is in the group.
+/// Everything is granted to [`ROLE`](crate::tenant::ROLE), and to the group Sales with Graph as the application. alice
+/// has the role and is in the group; bob is in the group.
 async fn wider_for_sales(configured: GraphAccess) -> Site {
     let mut setup = Setup::new();
     setup.configuration.graph.access = configured;

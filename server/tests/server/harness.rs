@@ -1,4 +1,4 @@
-//! A server in this process, on free ports, before a tenant of the emulated Entra; all of it ends with the test.
+//! Server in this process, on free ports, with a tenant of the emulated Entra. All of it ends with the test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,20 +20,20 @@ use tokio::time::Instant;
 
 use crate::tenant::{BOB, ROLE, TestTenant, control, trust_bundle};
 
-/// The host of the public URL.
+/// Host of the public URL.
 pub(crate) const HOST: &str = "graph.mcp.contoso.com";
 /// The grant type of the on-behalf-of exchange (RFC 7523).
 pub(crate) const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-/// How long anything may take that a test waits for.
+/// Timeout of everything that a test waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What every line of the audit log is held to.
+/// Schema of every line of the audit log.
 static AUDIT_LINE: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let schema = serde_json::to_value(mcp_entra_server::audit::schema()).unwrap();
     jsonschema::validator_for(&schema).unwrap()
 });
 
-/// A tenant and what a server for it is started with. Change what the test is about, then [`Setup::start`].
+/// A tenant, and the input of its server. Change it as the test needs, then call [`Setup::start`].
 pub(crate) struct Setup {
     pub(crate) tenant: TestTenant,
     pub(crate) configuration: ServerConfiguration,
@@ -42,7 +42,7 @@ pub(crate) struct Setup {
     pub(crate) oauth: Files,
     /// The socket of a backend over stdio.
     pub(crate) backend_socket: Option<PathBuf>,
-    /// Offered in place of the built-in tools.
+    /// Offer that replaces the built-in tools.
     pub(crate) offer: Option<Arc<dyn Offer>>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Site {
     pub(crate) setup: Setup,
     pub(crate) running: Running,
     pub(crate) http: Client,
-    /// Scheme, host and port that clients connect to.
+    /// Scheme, host and port of clients' connections.
     pub(crate) origin: String,
     audit: AuditLines,
 }
@@ -70,7 +70,7 @@ impl Write for AuditLines {
 }
 
 impl Setup {
-    /// A server with a public URL and all built-in tools, whose policy grants those that only read to [`ROLE`].
+    /// A server with a public URL and all built-in tools. Its policy grants the tools that only read to [`ROLE`].
     pub(crate) fn new() -> Self {
         let tenant = TestTenant::new();
         let configuration = tenant.configuration();
@@ -87,7 +87,7 @@ impl Setup {
         }
     }
 
-    /// Writes the files that a server is started with.
+    /// Writes the files of the server.
     pub(crate) fn write_files(&self) {
         replace(&self.file("ca.pem"), trust_bundle().as_bytes());
         replace(&self.file("config.yaml"), serde_yaml::to_string(&self.configuration).unwrap().as_bytes());
@@ -107,7 +107,7 @@ impl Setup {
         self.launch().await
     }
 
-    /// Starts a server whose policy file holds these bytes from the beginning.
+    /// Starts a server whose policy file contains these bytes from the beginning.
     pub(crate) async fn start_with_policy(self, document: &[u8]) -> Site {
         self.write_files();
         self.write_policy_document(document);
@@ -142,17 +142,17 @@ impl Setup {
         }
     }
 
-    /// A file that the server is started with: `config.yaml`, `policy.json` or `ca.pem`.
+    /// Path of a file of the server: `config.yaml`, `policy.json` or `ca.pem`.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.tenant.path().join(name)
     }
 
-    /// Replaces the policy as a kubelet does: at once.
+    /// Replaces the policy atomically, as a kubelet does.
     pub(crate) fn write_policy(&self, policy: &CompiledPolicy) {
         self.write_policy_document(&serde_json::to_vec(policy).unwrap());
     }
 
-    /// Replaces the policy by any bytes.
+    /// Replaces the policy with any bytes.
     pub(crate) fn write_policy_document(&self, document: &[u8]) {
         replace(&self.file("policy.json"), document);
     }
@@ -178,7 +178,7 @@ impl Site {
         self.request().bearer_auth(token).body(message.to_string()).send().await.unwrap()
     }
 
-    /// The same of MCP 2026-07-28.
+    /// Sends one JSON-RPC request of MCP 2026-07-28.
     pub(crate) async fn rpc_of_2026(&self, token: &str, method: &str, mut params: Value) -> Response {
         const VERSION: &str = "2026-07-28";
         params["_meta"] = json!({
@@ -193,7 +193,7 @@ impl Site {
         request.bearer_auth(token).body(message.to_string()).send().await.unwrap()
     }
 
-    /// The answer, with status 200, to a client of 2026-07-28 or of an earlier revision.
+    /// Returns the answer, with status 200, to a client of 2026-07-28 or of an earlier revision.
     pub(crate) async fn answer_in(&self, is_modern: bool, token: &str, method: &str, params: Value) -> Value {
         let response = match is_modern {
             true => self.rpc_of_2026(token, method, params).await,
@@ -208,14 +208,14 @@ impl Site {
         self.rpc(token, "tools/call", json!({ "name": tool, "arguments": arguments })).await
     }
 
-    /// The names of the tools that are listed to the bearer of this token.
+    /// Returns the names of the tools in the list for this token.
     pub(crate) async fn tools(&self, token: &str) -> Vec<String> {
         let answer: Value = self.rpc(token, "tools/list", json!({})).await.json().await.unwrap();
         let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("no tools in {answer}"));
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Another server with the files as they are now, once it is ready. Its audit lines are among those of this one.
+    /// Starts another server with the current files, and waits until it is ready. Both write to the same audit log.
     pub(crate) async fn another(&self) -> Running {
         let running = self.setup.run(&self.audit).await;
         let url = format!("http://{}/readyz", running.admin_address());
@@ -249,12 +249,12 @@ impl Site {
         String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The audit log so far, as it was written.
+    /// Returns the exact audit log so far.
     pub(crate) fn audit_log(&self) -> String {
         String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The audit line of the request that was answered like this. It is written just after the answer.
+    /// Returns the audit line of the request with this answer. It is written just after the answer.
     pub(crate) async fn audit_of(&self, response: &Response) -> Value {
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         eventually("the audit line is written", async || self.audit().into_iter().find(|line| line["requestId"] == *id))
@@ -267,12 +267,12 @@ pub(crate) fn grant_to_readers(tools: &[&str]) -> Grant {
     grant("readers", Subject::AppRole { role: ROLE.into(), callers: [CallerKind::User].into() }, tools)
 }
 
-/// The names of all built-in tools: no pattern grants those that write.
+/// Returns the names of all built-in tools: patterns do not grant those that write.
 pub(crate) fn every_tool() -> Vec<&'static str> {
     BUILT_IN_TOOLS.iter().map(|tool| tool.name).collect()
 }
 
-/// Arguments that a user gives this built-in tool for it to do its work.
+/// Returns arguments with which this built-in tool works.
 pub(crate) fn arguments_for(tool: &str) -> Value {
     match tool {
         "create_event" => json!({
@@ -316,12 +316,12 @@ fn primitives(tools: &[&str]) -> Primitives {
     Primitives { tools: tools.iter().map(|tool| Pattern((*tool).into())).collect(), ..Primitives::default() }
 }
 
-/// Asks until there is an answer; gives up, with the name of what was waited for, after [`PATIENCE`].
+/// Polls until there is an answer. After [`PATIENCE`], it fails with the name of the awaited state.
 pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, ask).await
 }
 
-/// The same, for what takes longer on a busy machine.
+/// Polls with a longer limit, for slow steps on a busy machine.
 pub(crate) async fn eventually_within<T>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -333,7 +333,7 @@ pub(crate) async fn eventually_within<T>(limit: Duration, what: &str, mut ask: i
     }
 }
 
-/// Lets Graph take this long for the next question about this tenant.
+/// Delays Graph's answer to the next request of this tenant.
 pub(crate) fn delay_graph(tenant: uuid::Uuid, milliseconds: u64) {
     control()
         .inject(Fault {
@@ -344,7 +344,7 @@ pub(crate) fn delay_graph(tenant: uuid::Uuid, milliseconds: u64) {
         .unwrap();
 }
 
-/// Replaces a file at once.
+/// Replaces a file atomically.
 pub(crate) fn replace(path: &Path, content: &[u8]) {
     let new = path.with_extension("new");
     std::fs::write(&new, content).unwrap();

@@ -1,4 +1,4 @@
-//! Who is calling, and how the server proves to Entra who it is itself.
+//! Tests of the caller's identity, and of the server's own identity at Entra.
 
 pub(crate) mod backend_identity;
 mod check;
@@ -28,12 +28,12 @@ async fn validator(tenant: &TestTenant) -> TokenValidator {
     TokenValidator::new(&configuration, Arc::new(keys))
 }
 
-/// The principal of a good token of this user.
+/// Principal of a valid token of this user.
 pub(crate) async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
     validator(tenant).await.validate(&tenant.token(user)).await.unwrap()
 }
 
-/// Waits until a request is at Graph, which shows beside a question.
+/// Waits until a request has reached Graph, while a call runs.
 pub(crate) async fn arrived(tenant: &TestTenant, graph: &Graph) {
     eventually("a question beside the request", async || {
         graph.get("", &[]).await.unwrap();
@@ -43,12 +43,12 @@ pub(crate) async fn arrived(tenant: &TestTenant, graph: &Graph) {
     .await;
 }
 
-/// This tenant's token endpoint, asked with the tenant's projected token.
+/// Client of this tenant's token endpoint, with the tenant's projected token.
 fn sts(tenant: &TestTenant) -> Arc<Sts> {
     Arc::new(Sts::new(http(), &tenant.configuration().entra, FederatedToken::at(tenant.token_file())).unwrap())
 }
 
-/// This tenant's server as the application itself.
+/// This tenant's server, acting as the application itself.
 fn application(tenant: &TestTenant) -> ApplicationCredential {
     let configuration = tenant.configuration();
     let token = FederatedToken::at(tenant.token_file());

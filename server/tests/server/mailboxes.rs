@@ -1,5 +1,5 @@
-//! One mailbox answers four questions at a time: they are shared fairly, and what is no question about a mailbox does not
-//! wait for them.
+//! Tests of a mailbox's limit of four concurrent requests: they are shared fairly, and other requests do not wait for
+//! them.
 
 use std::pin::pin;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::{Setup, Site, eventually, grant, grant_to_readers, grant_to_sales};
 use crate::tenant::{ALICE, BOB, ROLE, control};
 
-/// A server for users and applications with the role, whose application has these permissions of its own.
+/// A server for users and applications with the role, whose application has these permissions.
 async fn site(permissions: &[&str]) -> Site {
     let mut setup = Setup::new();
     setup.configuration.graph.access = GraphAccess::Application;
@@ -29,12 +29,12 @@ async fn site(permissions: &[&str]) -> Site {
     setup.start().await
 }
 
-/// Lets every further question about messages take this long.
+/// Delays every further request for messages.
 fn slow_mailboxes(site: &Site, milliseconds: u64) {
     slow(site, "/messages", 1000, milliseconds);
 }
 
-/// Lets so many further questions whose path has this in it take this long.
+/// Delays a number of further requests whose path contains this.
 fn slow(site: &Site, path: &str, times: u32, milliseconds: u64) {
     let matcher = Matcher {
         host: Some(Host::Graph),
@@ -61,7 +61,7 @@ async fn list(site: &Site, token: &str, arguments: Value) {
     assert!(answer["result"]["structuredContent"].is_object(), "{answer}");
 }
 
-/// What Graph was asked about messages so far.
+/// Returns the requests to Graph for messages so far.
 fn of_messages(site: &Site) -> Vec<LoggedRequest> {
     let requests = site.setup.tenant.requests().into_iter();
     requests.filter(|request| request.host == Host::Graph && request.path.ends_with("/messages")).collect()
@@ -71,7 +71,7 @@ fn of_messages(site: &Site) -> Vec<LoggedRequest> {
 async fn a_mailbox_is_asked_four_questions_at_a_time_however_its_user_is_named() {
     let site = site(&["User.ReadBasic.All", "Mail.Read"]).await;
     let (daemon, alice, id) = (daemon(&site), site.setup.tenant.token(ALICE), alice_id(&site).to_string());
-    // From here on both have their tokens, and it is known whose name it is.
+    // From here on both have their tokens, and the owner of each is known.
     list(&site, &daemon, json!({ "user": ALICE })).await;
     list(&site, &alice, json!({})).await;
     slow_mailboxes(&site, 100);
@@ -121,11 +121,11 @@ async fn an_application_that_floods_a_mailbox_keeps_its_user_waiting_for_one_tur
     let (_, before) = futures::join!(flood, meanwhile);
     let asked = of_messages(&site);
     let place = asked.iter().rposition(|request| request.user == Some(id)).unwrap();
-    // Those that were on their way, those that took their places, and a few while alice's own call came in.
+    // Open requests, their successors, and a few while alice's call arrived.
     assert!(place < before + 16, "{place}, {before} before, of {}", asked.len());
 }
 
-/// A server whose tools are granted to the group Sales, in which bob is.
+/// A server whose tools are granted to the group Sales, with bob as a member.
 async fn for_sales() -> Site {
     let mut setup = Setup::new();
     setup.configuration.rate_limit.per_user.requests = 1_000;
@@ -133,7 +133,7 @@ async fn for_sales() -> Site {
     setup.start().await
 }
 
-/// Asks with tokens that do not say bob's groups until these are asked for while so many other questions are.
+/// Calls with tokens that do not list bob's groups, until these are requested during this number of other requests.
 async fn groups_are_looked_up(site: &Site, among: usize) {
     let tenant = &site.setup.tenant;
     let without_groups = || {
@@ -166,7 +166,7 @@ async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
 async fn whose_groups_are_looked_up_does_not_wait_for_profiles() {
     let site = for_sales().await;
     let bob = site.setup.tenant.token(BOB);
-    // Of faults that fit, the earlier is used first: all questions but those about groups are slow, tried again too.
+    // Of matching faults, the earlier is used first: all requests except those for groups are slow, also when repeated.
     slow(&site, "/checkMemberGroups", 1000, 0);
     slow(&site, "/me", 1000, 60_000);
     let flood = join_all((0..40).map(|_| site.call(&bob, "get_user_details", json!({}))));

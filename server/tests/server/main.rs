@@ -1,5 +1,5 @@
-//! The server from outside: over HTTP, before an emulated Entra and Graph.
-// Clippy allows tests to unwrap; that the functions which tests share are of tests too, it sees by this.
+//! Tests of the server from outside: over HTTP, with an emulated Entra and Graph.
+// Clippy allows tests to unwrap. Without this, it does not recognise helper functions of tests.
 #![cfg(test)]
 
 mod abuse;

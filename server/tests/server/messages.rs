@@ -1,4 +1,4 @@
-//! What counts as a message, and how both eras of the protocol are answered.
+//! Tests of valid messages, and of the answers in both eras of the protocol.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -21,7 +21,7 @@ async fn refusal(site: &Site, body: &str) -> (u16, i64, String) {
     (status, answer["error"]["code"].as_i64().unwrap(), line["reason"].as_str().unwrap().to_owned())
 }
 
-/// A request as clients of 2026-07-28 send it.
+/// A request of clients of 2026-07-28.
 fn modern(method: &str, mut params: Value) -> Value {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -65,7 +65,7 @@ async fn params_that_do_not_fit_a_method_are_refused_in_both_eras() {
     for call in [legacy, modern("tools/call", arguments)] {
         assert_eq!(refusal(&site, &call.to_string()).await, (400, -32602, "invalid_message".into()), "{call}");
     }
-    // Arguments that fit are not refused, and neither are absent ones.
+    // Fitting arguments are not refused, and neither are absent ones.
     for params in [json!({ "name": "get_user_details", "arguments": {} }), json!({ "name": "get_user_details" })] {
         let response = site.rpc(&site.setup.tenant.token(ALICE), "tools/call", params).await;
         assert_eq!(response.json::<Value>().await.unwrap()["result"]["isError"], json!(false));
@@ -129,7 +129,7 @@ async fn a_body_above_128_kibibytes_is_refused_with_or_without_a_declared_length
     assert_eq!(response.status(), 413);
     assert_eq!(site.audit_of(&response).await["reason"], "body_too_large");
 
-    // A mapped body does not know its length and is sent in chunks.
+    // A mapped body does not know its length, so it is sent in chunks.
     let stream = reqwest::Body::wrap(Full::new(Bytes::from(body(128 * 1024))).map_frame(|frame| frame));
     assert_eq!(send(&site, stream).await.status(), 413);
 }

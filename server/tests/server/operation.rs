@@ -1,4 +1,4 @@
-//! Running it: health, status, metrics, the audit log, and stopping without dropping a request.
+//! Tests of operation: health, status, metrics, the audit log, and a stop that drops no request.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ async fn a_chained_audit_log_holds_until_somebody_changes_it() {
         assert!(line["hash"].is_string() && line["chain"]["sequence"].is_u64(), "{line}");
     }
     let log = site.audit_log();
-    // As Prometheus has it: the label of the run, and the number.
+    // As in Prometheus: the label of the run, and the number.
     let metrics = site.admin("/metrics").await.text().await.unwrap();
     let run = metrics.lines().find_map(|line| line.strip_prefix("mcp_entra_server_audit_chain_lines{run=\"")).unwrap();
     let runs = chain::runs(&run.replacen("\"}", "", 1)).unwrap();

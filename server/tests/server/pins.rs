@@ -1,4 +1,4 @@
-//! Grants and denies that are pinned to an app registration, on a server that accepts tokens of several.
+//! Tests of grants and denies that are pinned to an app registration, on a server that accepts tokens of several.
 
 use mcp_entra_policy::{TokenVersion, is_microsofts_own};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::tenant::ALICE;
 
 /// Another app registration, whose tokens the server accepts.
 const OTHER: &str = "77aa0000-0000-4000-8000-000000000001";
-/// An App ID URI that any registration may have, accepted likewise.
+/// An App ID URI that any registration may have. The server accepts it, too.
 const CUSTOM: &str = "https://graph.mcp.contoso.com/mcp";
 
 /// A server that accepts the tokens of its own registration, of [`OTHER`] and for [`CUSTOM`], in both versions.
@@ -45,8 +45,8 @@ async fn may_call(site: &Site, audience: &str, version: TokenVersion) -> bool {
     }
 }
 
-/// Whether the policy lets in tokens of: the server's own registration (GUID in versions 2 and 1, URI in version 1), the
-/// other accepted one (likewise), and the custom URI in version 1.
+/// Returns whether the policy accepts tokens of: the server's own registration (GUID in versions 2 and 1, URI in
+/// version 1), the other accepted one (likewise), and the custom URI in version 1.
 async fn let_in(site: &Site) -> [bool; 7] {
     let own = site.setup.tenant.server.to_string();
     let (own_uri, other_uri) = (format!("api://{own}"), format!("api://{OTHER}"));

@@ -1,4 +1,4 @@
-//! The program itself: its environment, its output, its end.
+//! Tests of the program itself: its environment, its output, its end.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::harness::{
 };
 use crate::tenant::{ALICE, BOB, ROLE, control, http as http_of_the_server};
 
-/// `serve` with everything that it needs. `setpriv` (util-linux) ends it with this process, even if that is killed.
+/// `serve` with complete input. `setpriv` (util-linux) ends it with this process, even if that is killed.
 pub(crate) fn serve(setup: &Setup) -> Command {
     serve_under(setup, &[])
 }
 
-/// `serve`, started by this command.
+/// `serve`, started through this command.
 pub(crate) fn serve_under(setup: &Setup, starter: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).args(starter).args([env!("CARGO_BIN_EXE_mcp-entra-server"), "serve"]);
@@ -32,7 +32,7 @@ pub(crate) fn serve_under(setup: &Setup, starter: &[&str]) -> Command {
     for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
         command.arg(option).arg(setup.file(file));
     }
-    // A pod's environment, not this machine's, which may hold a proxy or CA certificates of its own.
+    // A pod's environment, not this machine's, which may contain a proxy or CA certificates.
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     command.env("AZURE_FEDERATED_TOKEN_FILE", setup.tenant.token_file()).env("RUST_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -46,7 +46,7 @@ async fn refusal(mut command: Command) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The first log line with this member, read from standard error.
+/// Reads standard error up to the first log line with this member, and returns it.
 pub(crate) async fn log_line(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>, member: &str) -> Value {
     loop {
         let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
@@ -110,7 +110,7 @@ async fn no_answer_of_graph_reaches_the_log_at_any_level() {
 #[tokio::test]
 async fn a_question_to_graph_ends_when_the_client_hangs_up_and_nothing_is_wrong_with_that() {
     const HANGS_UP_AFTER: Duration = Duration::from_secs(1);
-    // The server itself gives a question up after 15 s.
+    // The server itself gives a request up after 15 s.
     const AT_ONCE: Duration = Duration::from_secs(12);
     let setup = Setup::new();
     setup.write_files();
@@ -128,10 +128,10 @@ async fn a_question_to_graph_ends_when_the_client_hangs_up_and_nothing_is_wrong_
     }
 }
 
-/// Stands in every text of Entra and Graph, and nowhere else.
+/// Text that is in every message of Entra and Graph, and nowhere else.
 const ACCOUNT: &str = "mallory@fabrikam.com";
 
-/// Lets `times` questions of this grant fail so, with [`ACCOUNT`] in the text.
+/// Makes `times` requests of this grant fail this way, with [`ACCOUNT`] in the text.
 fn refuse(setup: &Setup, grant_type: &str, times: u32, code: u32) {
     let message = format!("The account '{ACCOUNT}' is not known.");
     let (error, suberror, claims) = ("invalid_grant".to_owned(), None, None);
@@ -160,7 +160,8 @@ async fn no_text_in_which_entra_or_graph_name_an_account_reaches_log_status_or_m
         setup.write_files();
         let tenant = &setup.tenant;
         let daemon = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
-        // A token of each call's own: of one that was refused, Entra is not asked again at once. bob's needs his groups.
+        // Each call has its own token, since Entra is not asked again at once for a refused one. bob's token requires
+        // his groups.
         let token = |user: &str, number: u32| {
             let mut claims = tenant.claims(user);
             claims.as_object_mut().unwrap().remove("groups");
@@ -173,7 +174,7 @@ async fn no_text_in_which_entra_or_graph_name_an_account_reaches_log_status_or_m
         refuse(&setup, "client_credentials", 50, 700_016);
         let server = Logged::start(&setup, filter).await;
         let probed = server.status_with("AADSTS700016").await;
-        // The caller is told, whoever says it of whom.
+        // The caller gets the text, independent of its author and subject.
         let mut told = vec![server.call(&daemon, of_alice).await];
         refuse(&setup, ON_BEHALF_OF, 2, 50034);
         told.push(server.call(&token(ALICE, 1), details).await);
@@ -255,7 +256,7 @@ async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_befor
     assert_eq!((&lines[1]["reason"], &lines[1]["count"]), (&"token_missing".into(), &1.into()));
 }
 
-/// A server whose log is kept.
+/// A server whose log is recorded.
 struct Logged {
     child: Child,
     serving: Value,
@@ -297,7 +298,7 @@ impl Logged {
         call.header("mcp-name", "get_user_details").send().await.unwrap();
     }
 
-    /// `/status`, once this stands in it.
+    /// Returns `/status` once it contains this.
     async fn status_with(&self, text: &str) -> String {
         eventually(text, async || Some(self.admin("/status").await).filter(|status| status.contains(text))).await
     }
@@ -311,7 +312,7 @@ impl Logged {
         http().get(url).send().await.unwrap().text().await.unwrap()
     }
 
-    /// Ends it: what it has logged, and its audit lines.
+    /// Ends it. Returns its log, and its audit lines.
     async fn end(self) -> String {
         terminate(&self.child);
         let output = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await.unwrap().unwrap();

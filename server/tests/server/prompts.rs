@@ -1,4 +1,4 @@
-//! The built-in prompts: texts over the tools, for the users to whom the policy grants them.
+//! Tests of the built-in prompts: texts about the tools, for users with a grant.
 
 use entra_emulator::Host;
 use mcp_entra_policy::{
@@ -32,7 +32,7 @@ fn all() -> Vec<&'static str> {
     BUILT_IN_PROMPTS.iter().map(|prompt| prompt.name).collect()
 }
 
-/// An error's message, if its parameters are at fault.
+/// Returns an error's message, if its parameters are invalid.
 fn invalid(answer: &Value) -> &str {
     assert_eq!(answer["error"]["code"], -32602, "{answer}");
     answer["error"]["message"].as_str().unwrap()
@@ -79,7 +79,7 @@ async fn a_prompt_that_is_not_granted_is_not_listed_and_refused_by_name() {
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(message.starts_with("You may not get the prompt introduce_me on"), "{message}");
 
-    // Nobody has a right by a role of somebody else.
+    // A user has no right by another user's role.
     let bob = site.setup.tenant.token(BOB);
     assert!(names(&site, &bob).await.is_empty());
     let response = site.rpc(&bob, "prompts/get", json!({ "name": "summarize_inbox" })).await;

@@ -1,4 +1,4 @@
-//! How often a caller may ask, and that nobody's asking keeps others out.
+//! Tests of rate limits, and that one caller's requests never block another caller.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::harness::{Setup, Site};
 use crate::tenant::{ALICE, BOB, control};
 
-/// As in the server: tokens that are not accepted, from one address.
+/// As in the server: refused tokens, from one address.
 const REFUSED_TOKENS: usize = 60;
 
-/// A server whose proxy is this machine, so that a test can come from any address.
+/// A server whose proxy is this machine, so that a test can use any address.
 async fn behind_a_trusted_proxy() -> Site {
     let mut setup = Setup::new();
     setup.configuration.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -30,7 +30,7 @@ async fn use_up(site: &Site, address: &str) {
     for _ in 0..REFUSED_TOKENS {
         assert_eq!(ping(site, address, "no.such.token").await.status(), 401);
     }
-    // The one that finds nothing left.
+    // The request that finds no budget.
     ping(site, address, "no.such.token").await;
 }
 
@@ -47,7 +47,7 @@ async fn a_caller_has_a_budget_and_learns_when_to_come_back_and_others_have_thei
     for _ in 0..2 {
         assert_eq!(site.rpc(&alice, "ping", json!({})).await.status(), 200);
     }
-    // Another token of the same user draws on the same budget.
+    // Another token of the same user uses the same budget.
     for token in [&alice, &site.setup.tenant.token(ALICE)] {
         let refused = site.rpc(token, "ping", json!({})).await;
         assert_eq!(refused.status(), 429);
@@ -67,7 +67,7 @@ async fn an_address_whose_tokens_are_not_accepted_has_to_pause_and_others_have_n
     assert_eq!(refused.status(), 429);
     assert!((1..=60).contains(&retry_after(&refused)));
     assert_eq!(site.audit_of(&refused).await["reason"], "address_rate_limited");
-    // Whatever the client itself wrote into the header, the proxy wrote its address behind it.
+    // The proxy appends its client's address to the header, after anything that the client wrote.
     assert_eq!(ping(&site, "192.0.2.8, 192.0.2.7", "no.such.token").await.status(), 429);
     assert_eq!(ping(&site, "192.0.2.8", "no.such.token").await.status(), 401);
 }
@@ -79,7 +79,7 @@ async fn a_good_token_is_let_in_from_an_address_that_has_to_pause() {
     assert_eq!(ping(&site, "192.0.2.7", &tenant.token(ALICE)).await.status(), 200);
     use_up(&site, "192.0.2.7").await;
     assert_eq!(ping(&site, "192.0.2.7", "no.such.token").await.status(), 429);
-    // Both that of before and one that was never seen.
+    // Both the earlier token and a new one.
     for user in [ALICE, BOB] {
         assert_eq!(ping(&site, "192.0.2.7", &tenant.token(user)).await.status(), 200, "{user}");
     }

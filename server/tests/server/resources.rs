@@ -1,4 +1,4 @@
-//! The built-in resources: answers of tools about the signed-in user, for the users to whom the policy grants them.
+//! Tests of the built-in resources: answers of tools about the signed-in user, for users with a grant.
 
 use entra_emulator::{ConditionalAccess, Fault, FaultKind, Host, Matcher};
 use http::header::WWW_AUTHENTICATE;

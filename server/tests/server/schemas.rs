@@ -1,4 +1,4 @@
-//! Schemas of the tools, as strict clients need them.
+//! Tests of the tools' schemas, as strict clients need them.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::harness::{Setup, Site, arguments_for, every_tool, grant};
 use crate::tenant::{ALICE, ROLE};
 
-/// A server whose tools users and applications see, and a token of each.
+/// A server with tools for users and applications, and a token of each.
 async fn site() -> (Site, [String; 2]) {
     let mut setup = Setup::new();
     let everybody = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::User, CallerKind::Application].into() };
@@ -25,7 +25,7 @@ async fn site() -> (Site, [String; 2]) {
     (site, tokens)
 }
 
-/// The tools that the bearer of this token is shown.
+/// Returns the tools in the list for this token.
 async fn tools(site: &Site, token: &str) -> Vec<Value> {
     let mut answer: Value = site.rpc(token, "tools/list", json!({})).await.json().await.unwrap();
     let tools: Vec<Value> = serde_json::from_value(answer["result"]["tools"].take()).unwrap();
@@ -33,7 +33,7 @@ async fn tools(site: &Site, token: &str) -> Vec<Value> {
     tools
 }
 
-/// Each schema of each tool, as users and as applications see it, by name.
+/// Returns each schema of each tool, for users and for applications, by name.
 async fn schemas() -> Map<String, Value> {
     let (site, tokens) = site().await;
     let mut schemas = Map::new();
@@ -48,8 +48,7 @@ async fn schemas() -> Map<String, Value> {
     schemas
 }
 
-/// Ajv's words on the schemas that it refuses. Needs Node 20 or newer with npm, and the registry that npm is
-/// configured with.
+/// Returns Ajv's messages about refused schemas. Needs Node 20 or newer with npm, and npm's configured registry.
 fn refused_by_ajv(schemas: &Map<String, Value>) -> String {
     let folder = tempfile::tempdir().unwrap();
     for file in ["package.json", "package-lock.json", "compile.cjs"] {
@@ -72,7 +71,7 @@ fn refused_by_ajv(schemas: &Map<String, Value>) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The members of this name, wherever they stand.
+/// Returns the members of this name, at any depth.
 fn members<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
     match value {
         Value::Object(object) => {
@@ -88,7 +87,7 @@ fn members<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
 async fn every_schema_of_every_tool_compiles_in_strict_mode() {
     let mut schemas = schemas().await;
     assert_eq!(refused_by_ajv(&schemas), "");
-    // What a strict client refuses, this test sees.
+    // This test detects schemas that a strict client refuses.
     schemas.insert("foreign".into(), json!({ "type": "integer", "format": "uint8" }));
     assert_eq!(refused_by_ajv(&schemas), "foreign: unknown format \"uint8\" ignored in schema at path \"#\"\n");
 }

@@ -1,4 +1,4 @@
-//! The store of sessions: what holds for each kind, and what a Valkey server does to its own.
+//! Tests of the session store: common behaviour of all kinds, and the effects of a Valkey server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::valkey::{Valkey, configuration};
 
 const LIFE: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(150);
-/// Longest time that a command takes which fails at once.
+/// Longest time of a command that fails at once.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A store of each kind, by its name. Stores end with the server.
@@ -36,7 +36,7 @@ fn unavailable<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
     }
 }
 
-/// Asserts that all operations fail, and at once.
+/// Asserts that all operations fail at once.
 async fn assert_fails_at_once(store: &ValkeyStore) {
     let start = Instant::now();
     for _ in 0..10 {
@@ -48,7 +48,7 @@ async fn assert_fails_at_once(store: &ValkeyStore) {
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
 }
 
-/// Counts those of 100 callers at once who won.
+/// Returns the number of successful callers out of 100 concurrent ones.
 async fn winners<F>(ask: impl Fn(u8) -> F) -> usize
 where
     F: Future<Output = bool> + Send + 'static,
@@ -130,7 +130,7 @@ async fn a_value_ends_unless_it_is_given_a_new_life() {
         assert_eq!(store.compare_and_set("shortened", b"b", b"c", LIFE).await, Ok(false), "{kind}");
         assert_eq!(store.put_new("short", b"new", LIFE).await, Ok(true), "{kind}");
         assert_eq!(get(&*store, "renewed").await.as_deref(), Some(&b"b"[..]), "{kind}");
-        // No life is too short or too long for a server's clock.
+        // A lifetime of any length works with a server's clock.
         assert_eq!(store.put_new("ended", b"a", Duration::ZERO).await, Ok(true), "{kind}");
         assert_eq!(store.put_new("long", b"a", Duration::from_secs(1 << 36)).await, Ok(true), "{kind}");
         assert_eq!(get(&*store, "long").await.as_deref(), Some(&b"a"[..]), "{kind}");

@@ -1,4 +1,4 @@
-//! Entra for one test: a tenant of its own, at an emulator and with a service account issuer that all tests share.
+//! Entra for one test: a separate tenant, with an emulator and a service account issuer that all tests share.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -20,29 +20,29 @@ use uuid::Uuid;
 
 /// The audience of projected tokens that Entra accepts.
 pub(crate) const AUDIENCE: &str = "api://AzureADTokenExchange";
-/// The service account whose projected token every test's server has.
+/// Service account of the projected token of every test's server.
 pub(crate) const SUBJECT: &str = "system:serviceaccount:productivity:graph";
-/// The name of the federated credential that a test's app registration has for [`SUBJECT`].
+/// Name of the federated credential for [`SUBJECT`] of a test's app registration.
 pub(crate) const CREDENTIAL: &str = "graph-server";
-/// The scope that a user token needs.
+/// Scope that a user token needs.
 pub(crate) const SCOPE: &str = "mcp.access";
-/// The app role that alice, and the daemon with permission, have.
+/// App role of alice, and of the daemon with permission.
 pub(crate) const ROLE: &str = "Mcp.Reader";
 /// Users: alice has [`ROLE`], bob has none and is in [`TestTenant::sales`].
 pub(crate) const ALICE: &str = "alice@contoso.com";
 /// See [`ALICE`].
 pub(crate) const BOB: &str = "bob@contoso.com";
 
-/// What all tests of this binary share.
+/// Shared by all tests of this binary.
 struct Shared {
     emulator: EntraEmulator,
     issuer: Issuer,
-    /// What the tests live in ends with the process; the emulator must not end with the runtime of the first test.
+    /// The runtime of the tests ends with the process; the emulator must not end with the runtime of the first test.
     _runtime: tokio::runtime::Runtime,
 }
 
 static SHARED: LazyLock<Shared> = LazyLock::new(|| {
-    // A thread of its own: the first to ask is inside the runtime of a test, which must not be blocked on.
+    // A separate thread: the first caller is inside the runtime of a test, which must not be blocked.
     std::thread::spawn(|| {
         _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -138,7 +138,7 @@ impl TestTenant {
         }
     }
 
-    /// Puts another projected token into the file, as the kubelet does in its time.
+    /// Replaces the projected token in the file, as the kubelet does before its expiry.
     pub(crate) fn project(&self, subject: &str, audience: &str) {
         std::fs::write(self.token_file(), issuer().token(subject, audience).unwrap()).unwrap();
     }
@@ -185,7 +185,7 @@ impl TestTenant {
         }
     }
 
-    /// The claims of a good user token.
+    /// Claims of a valid user token.
     pub(crate) fn claims(&self, user: &str) -> Value {
         self.claims_with_scope(user, SCOPE)
     }
@@ -202,17 +202,17 @@ impl TestTenant {
         Value::Object(control().application_claims(self.id, daemon, &scope).unwrap())
     }
 
-    /// These claims, signed as the tenant does, under its usual header with these changes.
+    /// Signs these claims as the tenant does, with its usual header and these changes.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         control().sign(self.id, header, claims).unwrap()
     }
 
-    /// A good user token.
+    /// A valid user token.
     pub(crate) fn token(&self, user: &str) -> String {
         self.sign(&serde_json::json!({}), &self.claims(user))
     }
 
-    /// What this tenant's token endpoint and its Graph were asked so far.
+    /// Returns the requests to this tenant's token endpoint and its Graph so far.
     pub(crate) fn requests(&self) -> Vec<LoggedRequest> {
         control().requests().into_iter().filter(|request| request.tenant == Some(self.id)).collect()
     }
@@ -229,7 +229,7 @@ impl TestTenant {
         found.unwrap()
     }
 
-    /// How often this tenant's token endpoint was asked for this grant.
+    /// Returns the number of requests to this tenant's token endpoint with this grant.
     pub(crate) fn grants(&self, grant_type: &str) -> usize {
         let is_it = |request: &&LoggedRequest| {
             request.host == Host::Authority && request.grant_type.as_deref() == Some(grant_type)
@@ -259,7 +259,7 @@ pub(crate) fn control() -> Control {
     SHARED.emulator.control()
 }
 
-/// Whom to trust when talking to Entra and Graph (PEM).
+/// CA certificates for connections to Entra and Graph (PEM).
 pub(crate) fn trust_bundle() -> &'static str {
     SHARED.emulator.ca_pem()
 }

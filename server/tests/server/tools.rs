@@ -1,4 +1,4 @@
-//! What the tools answer, and what they say when Entra or Graph refuses.
+//! Tests of the tools' answers, and of their errors when Entra or Graph refuses.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ fn setup() -> Setup {
     setup
 }
 
-/// The one delegated permission that the tool needs.
+/// Returns the only delegated permission that the tool needs.
 fn scope_of(tool: &BuiltInTool) -> &'static str {
     let [scope] = tool.permissions.delegated else { panic!("{tool:?}") };
     scope
@@ -177,7 +177,7 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
     }
 }
 
-/// A server whose one permission of Graph is this one, with everybody's consent.
+/// A server with only this permission of Graph, with consent for all users.
 async fn site_with_scope(scope: &str) -> Site {
     let mut setup = setup();
     setup.configuration.graph.scopes = vec![scope.to_owned()];
@@ -190,7 +190,7 @@ async fn site_with_scope(scope: &str) -> Site {
     setup.start().await
 }
 
-/// Graph's answer to the request of this tool, whatever the server makes of the tool.
+/// Returns Graph's answer to the request of this tool, independent of the server's own checks.
 async fn graph_answers(graph: &Graph, tool: &str) -> bool {
     let moment = |hour: u8| json!({ "dateTime": format!("2026-12-01T{hour}:00:00"), "timeZone": "UTC" });
     let recipient = json!({ "emailAddress": { "address": ALICE } });

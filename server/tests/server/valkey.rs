@@ -1,4 +1,4 @@
-//! A Valkey or Redis server for one test: a process with TLS and an ACL user, on a free port, which ends with the test.
+//! Valkey or Redis server for one test: a process with TLS and an ACL user, on a free port, which ends with the test.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 use crate::harness::PATIENCE;
 
-/// The ACL user, who has just what the documentation asks for.
+/// ACL user with exactly the rights from the documentation.
 pub(crate) const USER: &str = "mcp-entra";
-/// Prefix of the keys that the user may touch.
+/// Prefix of the keys that the user may access.
 pub(crate) const PREFIX: &str = "graph:";
 
 /// A server process. Its data and its port stay when it is stopped and started again.
@@ -50,7 +50,7 @@ impl Valkey {
         valkey
     }
 
-    /// Starts the server again, and waits until it takes commands.
+    /// Starts the server again, and waits until it accepts commands.
     pub(crate) async fn restart(&mut self) {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(program()).args(["--port", "0", "--bind", "127.0.0.1"]);
@@ -85,7 +85,7 @@ impl Valkey {
         self.restart().await;
     }
 
-    /// Lets the ACL user have this password from the next start.
+    /// Sets the password of the ACL user from the next start.
     pub(crate) fn set_password(&self, password: &str) {
         let users = format!(
             "user default off\nuser {USER} on >{password} resetchannels ~{PREFIX}* -@all +getex +set +getdel +eval\n"
@@ -93,12 +93,12 @@ impl Valkey {
         std::fs::write(self.folder.path().join("users.acl"), users).unwrap();
     }
 
-    /// Changes the file from which our side reads the password.
+    /// Changes the file with our password.
     pub(crate) fn replace_password_file(&self, password: &str) {
         crate::harness::replace(&self.password_file(), format!("{password}\n").as_bytes());
     }
 
-    /// The file from which our side reads the password.
+    /// Path of the file with our password.
     pub(crate) fn password_file(&self) -> PathBuf {
         self.folder.path().join("password")
     }

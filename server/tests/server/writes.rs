@@ -1,4 +1,4 @@
-//! Tools that write: what they change, that they do it once, and who may have them do it.
+//! Tests of tools that write: their effects, that they write once, and the users who may call them.
 
 use entra_emulator::{CreatedEvent, Fault, FaultKind, Host, Matcher, SentMessage};
 use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, CREATE_EVENT, GraphAccess, SEND_MAIL};
@@ -35,7 +35,7 @@ fn created(tenant: &TestTenant) -> Vec<CreatedEvent> {
     control().created_events().into_iter().filter(|event| event.tenant == tenant.id).collect()
 }
 
-/// The path that this tool asks Graph at.
+/// Path of this tool's requests to Graph.
 fn path_of(tool: &BuiltInTool) -> &'static str {
     match *tool {
         SEND_MAIL => "/v1.0/me/sendMail",
@@ -44,7 +44,7 @@ fn path_of(tool: &BuiltInTool) -> &'static str {
     }
 }
 
-/// How many requests of this tool came to Graph, and how often anything was changed.
+/// Returns the number of this tool's requests to Graph, and the number of changes.
 fn counts(tenant: &TestTenant, tool: &BuiltInTool) -> (usize, usize) {
     let asked = tenant.requests().iter().filter(|request| request.path == path_of(tool)).count();
     (asked, sent(tenant).len() + created(tenant).len())
@@ -138,7 +138,7 @@ async fn a_change_is_asked_for_once_whatever_comes_back_and_one_that_may_have_ha
     for tool in writing() {
         let site = site(&[tool.name]).await;
         let tenant = &site.setup.tenant;
-        // So that the connection is one that was used before.
+        // So that the connection was used before.
         assert_eq!(call(&site, tool.name, arguments_for(tool.name)).await["isError"], false, "{}", tool.name);
         for (kind, happened, told) in [
             (FaultKind::LoseAnswer, 1, unknown),
@@ -224,7 +224,7 @@ async fn wrong_arguments_change_nothing_and_are_told() {
         assert!(text(&result).contains(told), "{tool} {argument}: {result}");
     }
     assert!(site.setup.tenant.requests().iter().all(|request| request.host != Host::Graph));
-    // What the bounds just let through.
+    // Requests within the limits.
     let mut longest = arguments_for("send_mail");
     longest["to"] = json!(vec![BOB; 20]);
     longest["subject"] = json!("ü".repeat(255));

@@ -1,4 +1,4 @@
-//! Backends that attack: wrong answers, wrong bytes, silence, floods, and processes that do not end.
+//! Tests of attacking backends: wrong answers, wrong bytes, silence, floods, and processes that do not end.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::harness::eventually;
 use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
 
-/// Time in which an attack must have come to its end: far less than calls may take.
+/// Time limit of an attack: far less than calls may take.
 const SOON: Duration = Duration::from_secs(30);
 
-/// The answer to a call of Alice, in time.
+/// Returns the answer to a call of alice, within the limit.
 async fn soon(stage: &Stage, is_modern: bool, tool: &str, arguments: Value) -> Value {
     let call = stage.call(is_modern, tool, arguments);
     timeout(SOON, call).await.unwrap_or_else(|_| panic!("{tool} of {} takes too long", stage.name()))
 }
 
-/// The same of this user.
+/// Returns the answer to a call of this user, within the limit.
 async fn soon_of(stage: &Stage, user: &str, tool: &str, arguments: Value) -> Value {
     let call = stage.call_of(user, true, tool, arguments);
     timeout(SOON, call).await.unwrap_or_else(|_| panic!("{tool} of {} takes too long", stage.name()))
@@ -121,7 +121,7 @@ async fn a_caller_whose_large_answers_take_its_memory_waits_for_the_next_and_nob
         let count = async |tool| stage.received_of("tools/call", tool).await.len();
         eventually("the calls are there", async || (count("half_answer").await == 4).then_some(())).await;
         let large = |user: &'static str| soon_of(&stage, user, "big_answer", json!({ "bytes": 100_000 }));
-        // The first halves may be on their way: an answer before them is none that had to wait.
+        // The first halves may have been sent: an answer before them did not have to wait.
         let own = eventually("a large answer of Alice waits", async || {
             let own = tokio::spawn(answer(stage.request(
                 true,
@@ -175,7 +175,7 @@ async fn a_backend_that_asks_the_client_is_refused_and_its_call_goes_on() {
     join_all(stages.iter().map(async |stage| {
         for is_modern in [true, false] {
             let mut params = json!({ "name": "ask_client", "arguments": {} });
-            // Not even a client that could be asked is.
+            // Not even a client that supports questions is asked.
             let all = json!({ "sampling": {}, "elicitation": {}, "roots": {} });
             params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = all;
             let answer = answer(stage.request(is_modern, "tools/call", params)).await;
@@ -232,7 +232,7 @@ async fn statuses_without_a_message_are_told_and_redirects_are_not_followed() {
         let stage = Stage::http(Options::of(era)).await;
         for status in [400, 404, 405, 409, 418, 429, 500, 502, 503] {
             let answer = soon(&stage, true, "http_500", json!({ "status": status })).await;
-            // The session may be the reason, so that it is begun again.
+            // The session may be the reason, so a new one is begun.
             let is_lost = era == Era::Legacy && status == 404;
             assert!(is_lost || failure(&answer).contains(&format!("HTTP status {status}")), "{era:?} {answer}");
         }
@@ -260,7 +260,7 @@ async fn no_process_is_left_of_a_backend_that_forks_and_ignores_its_end() {
     assert_eq!(text(&stage.call_of(ALICE, true, "ignore_sigterm", json!({})).await), "ignored");
     assert!(pids.iter().all(|pid| !is_gone(pid)), "{pids:?}");
     let Stage { site, behind, .. } = stage;
-    // The shim goes on: it is the end of the connections that ends the processes.
+    // The shim continues: the end of the connections ends the processes.
     site.stop().await;
     eventually("all processes are gone", async || pids.iter().all(|pid| is_gone(pid)).then_some(())).await;
     drop(behind);

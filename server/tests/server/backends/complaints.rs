@@ -1,4 +1,4 @@
-//! Everyday faults of gateways before other people's MCP servers, each with its outcome here.
+//! Tests of frequent faults of gateways in front of third-party MCP servers, each with its result here.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{over_http, setup};
 use crate::harness::{HOST, PATIENCE, eventually};
 use crate::tenant::{ALICE, BOB};
 
-// Rollouts under load are the operator's: its tests of rollouts replace pods while calls run.
+// The operator's tests cover rollouts under load: they replace pods during calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_one_client_that_meet_another_replica_each_time_are_answered() {
     for era in ERAS {
@@ -50,7 +50,7 @@ async fn a_session_that_ends_in_404_is_initialized_again_and_no_client_hears_of_
     }
 }
 
-// BackendReady itself is the operator's, from this status.
+// The operator derives BackendReady from this status.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_backend_is_told_by_the_status_and_to_callers_until_it_is_back() {
     join_all(ERAS.map(async |era| {
@@ -196,7 +196,7 @@ async fn a_backend_that_refuses_get_is_asked_once_a_session_and_so_is_it_here_re
     assert_eq!((refused.status().as_u16(), refused.headers()["allow"].to_str().unwrap()), (405, "POST"));
 }
 
-// The assertion and the token of the user have tests of their own. Without either, nobody's state is another's.
+// The assertion and the token of the user have their own tests. Without either, users do not share state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_knows_no_users_has_a_process_for_each_and_never_the_users_token() {
     let stage = Stage::stdio(Options::default()).await;

@@ -1,4 +1,4 @@
-//! A backend that shows each caller lists of its own.
+//! Tests of a backend that shows each caller separate lists.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::harness::{Setup, Site, eventually, grant_to_sales};
 use crate::identity::backend_identity::claims;
 use crate::tenant::{ALICE, BOB};
 
-/// The object id of the user whom the assertion names.
+/// Object id of the user in the assertion.
 fn user(received: &Received) -> String {
     let claims = received.headers.get("mcp-entra-assertion").map(|assertion| claims(assertion));
     claims.map_or_else(|| "nobody".to_owned(), |claims| claims["oid"].as_str().unwrap().to_owned())
 }
 
-/// A backend whose schema of the tool `faced` asks for a header that names the user. A call is answered once it has its state
-/// back, which `released` must allow.
+/// A backend whose schema of the tool `faced` requires a header with the user's name. A call is answered after it has
+/// its state back, which `released` must allow.
 async fn faced(released: &Arc<Notify>) -> Puppet {
     let released = Arc::clone(released);
     Puppet::start(move |received| match received.method() {
@@ -67,7 +67,7 @@ async fn headers_that_repeat_arguments_follow_the_schema_that_this_caller_was_sh
     for (rounds, user, other) in [(1, ALICE, BOB), (3, BOB, ALICE)] {
         let call = tokio::spawn(answer(ask(user, &header(&site, user))));
         eventually("the call is there", async || (calls().len() == rounds).then_some(())).await;
-        // The other is shown its own list while the call runs.
+        // The other user sees their own list during the call.
         let listed = answer(request(&site, other, true, "tools/list", json!({}))).await;
         assert!(listed.to_string().contains(&site.setup.tenant.user_id(other).to_string()), "{listed}");
         released.notify_one();

@@ -1,4 +1,4 @@
-//! The identity of the caller, as a backend sees it.
+//! Tests of the caller's identity, as a backend receives it.
 
 use mcp_entra_policy::{BackendConfiguration, BackendIdentity};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn port(scripted: &Scripted) -> u16 {
     scripted.url().parse::<reqwest::Url>().unwrap().port().unwrap()
 }
 
-/// The headers and `_meta` that the backend received with a call of Alice.
+/// Returns the headers and `_meta` that the backend received with a call of alice.
 async fn received(site: &Site) -> (Value, Value) {
     let answer = call(site, true, "whoami", json!({})).await;
     let told = &answer["structuredContent"];
@@ -75,7 +75,7 @@ async fn a_backend_without_identity_is_told_nothing() {
 async fn a_backend_that_replays_its_assertion_at_the_endpoint_is_let_in_nowhere() {
     let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
     let mut setup = setup(with(BackendIdentity::Assertion {}, over_http(port(&scripted), "/mcp")), None, &TOOLS);
-    // It is reached by its address.
+    // The backend is reached by its address.
     setup.configuration.public_url = None;
     let site = setup.start().await;
     let url = format!("http://{}{}", site.running.address(), site.setup.configuration.path);
@@ -119,7 +119,7 @@ async fn the_status_of_a_pod_names_what_listens_beside_it() {
     let address = open.local_addr().unwrap().to_string();
     eventually("the probe has seen it", async || {
         let listens = site.status().await.backend?.listens?;
-        // Other tests listen, too, and at most 16 are named.
+        // Other tests listen, too, and at most 16 are listed.
         (listens.contains(&address) || listens.len() == 16).then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! Lists of a backend, which are read within bounds and hold up nothing.
+//! Tests of a backend's lists, which are read within limits and block nothing.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn a_list_that_hangs_holds_up_no_call() {
         eventually("both sessions listen", listens).await;
         let before = lists().await;
         stage.scripted().announce_lists().await;
-        // The probe asks again, too.
+        // The probe reads them again, too.
         eventually("the lists are asked for again", async || {
             let begun = Instant::now();
             assert_eq!(text(&stage.call(true, "echo", json!({})).await), "{}");

@@ -1,4 +1,4 @@
-//! A server that offers another MCP server's tools: public ones, unmodified, and one that misbehaves.
+//! Tests of a server that offers another MCP server's tools: public ones, unmodified, and one that misbehaves.
 
 mod attacks;
 mod complaints;
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use crate::harness::{Setup, Site, eventually, grant_to_readers};
 use crate::tenant::ALICE;
 
-/// The shim with a backend's command. Its end is that of every process that it has started.
+/// The shim with a backend's command. Its end ends every process that it has started.
 pub(super) struct Shim {
     child: Child,
     folder: TempDir,
@@ -36,7 +36,7 @@ pub(super) struct Shim {
 impl Shim {
     pub(super) async fn start(launch: &Launch) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Cargo names programs of its own package alone; this one lies beside ours.
+        // Cargo only sets paths of programs of the own package; this one is beside ours.
         let program = Path::new(env!("CARGO_BIN_EXE_mcp-entra-server")).with_file_name("mcp-entra-shim");
         let mut command = Command::new(program);
         command.args(["serve", "--max-processes", "16", "--socket"]).arg(folder.path().join("s")).arg("--");
@@ -77,7 +77,7 @@ pub(super) fn over_http(port: u16, path: &str) -> BackendConfiguration {
     BackendConfiguration { transport: BackendTransport::StreamableHttp(http), ..over_stdio() }
 }
 
-/// A set-up with this backend, whose tools of these names the policy grants, with all prompts and resources.
+/// A setup with this backend, whose policy grants its tools of these names, with all prompts and resources.
 pub(super) fn setup(backend: BackendConfiguration, socket: Option<PathBuf>, tools: &[&str]) -> Setup {
     let mut setup = Setup::new();
     setup.configuration.graph.tools = vec![];
@@ -90,12 +90,12 @@ pub(super) fn setup(backend: BackendConfiguration, socket: Option<PathBuf>, tool
     setup
 }
 
-/// The result of a call by Alice.
+/// Returns the result of a call by alice.
 pub(super) async fn call(site: &Site, is_modern: bool, tool: &str, arguments: Value) -> Value {
     ask(site, is_modern, "tools/call", json!({ "name": tool, "arguments": arguments })).await
 }
 
-/// The result of a request by Alice.
+/// Returns the result of a request by alice.
 pub(super) async fn ask(site: &Site, is_modern: bool, method: &str, params: Value) -> Value {
     let token = site.setup.tenant.token(ALICE);
     let answer = site.answer_in(is_modern, &token, method, params).await;

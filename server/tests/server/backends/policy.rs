@@ -1,4 +1,4 @@
-//! The policy before a backend: nothing that it does not grant is ever asked of the backend.
+//! Tests of the policy in front of a backend: the backend never receives a request without a grant.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::harness::{Setup, deny_to_everyone, eventually, grant_to_readers};
 use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
 
-/// Lets Alice use these tools alone, and these prompts and resources, and Bob nothing.
+/// Grants only these tools to alice, with these prompts and resources, and nothing to bob.
 fn only(setup: &mut Setup, tools: &[&str], prompts: &[&str], resources: &[&str]) {
     let patterns = |names: &[&str]| Vec::from_iter(names.iter().map(|name| Pattern((*name).to_owned())));
     let mut grant = grant_to_readers(tools);
@@ -31,7 +31,7 @@ async fn tools(stage: &Stage) -> Vec<String> {
     names(stage, "tools/list", "tools", "name").await
 }
 
-/// The methods that the backend was asked for, but for lists and the handshake.
+/// Returns the methods of the backend's requests, except lists and the handshake.
 async fn uses(stage: &Stage) -> Vec<String> {
     let methods = ["tools/call", "prompts/get", "resources/read", "completion/complete", "resources/subscribe"];
     let received = stage.received().await.into_iter();
@@ -101,7 +101,7 @@ async fn denied_prompts_resources_templates_and_completions_are_not_listed_and_n
                     let refused = stage.request(is_modern, method, params.clone()).send().await.unwrap();
                     assert_eq!(refused.status(), 403, "{} {method} {params}", stage.name());
                 }
-                // What is not there is not asked for, either.
+                // Missing items are not requested, either.
                 for reference in [
                     json!({ "type": "ref/prompt", "name": "nobody's" }),
                     json!({ "type": "ref/resource", "uri": "scripted://note/1" }),
@@ -164,7 +164,7 @@ async fn a_uri_that_only_looks_like_one_below_a_granted_prefix_never_reaches_the
                 "",
             ] {
                 let params = json!({ "uri": trick });
-                // The header of a modern client cannot carry each of these.
+                // The header of a modern client cannot represent each of these.
                 let mut request = stage.request(false, "resources/read", params.clone());
                 if is_modern {
                     let encoded = base64(trick);

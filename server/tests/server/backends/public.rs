@@ -1,4 +1,4 @@
-//! Public MCP servers, unmodified, behind a server: listed by role, called, and refused.
+//! Tests of public MCP servers, unmodified, behind a server: listed by role, called, and refused.
 
 use serde_json::{Value, json};
 use stock_backends::Public;
@@ -22,7 +22,7 @@ async fn stdio(public: Public, tools: &[&str]) -> Stdio {
     Stdio { site, _shim: shim, _scratch: scratch }
 }
 
-/// The tool that tests call, with its arguments and a part of its answer.
+/// Tool that tests call, with its arguments and a part of its answer.
 fn call_of(public: Public, scratch: &str) -> (&'static str, Value, &'static str) {
     match public {
         Public::Everything => ("echo", json!({ "message": "hej" }), "Echo: hej"),

@@ -1,4 +1,4 @@
-//! A backend over HTTP whose answers a test writes out, byte by byte.
+//! Backend over HTTP whose answers a test writes, byte by byte.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ pub(super) struct Puppet {
 }
 
 impl Puppet {
-    /// Answers as this says. GET is not allowed.
+    /// Answers with the result of this function. GET is not allowed.
     pub(super) async fn start(answers: impl Fn(&Received) -> Response<String> + Clone + Send + Sync + 'static) -> Self {
         let (received, gets) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicUsize>::default());
         let (kept, counted) = (Arc::clone(&received), Arc::clone(&gets));
@@ -47,12 +47,12 @@ impl Puppet {
         Self { port, received, gets, task }
     }
 
-    /// A server before it. Alice may use these tools, and all prompts and resources.
+    /// A server in front of it. Alice may use these tools, and all prompts and resources.
     pub(super) async fn site(&self, tools: &[&str]) -> Site {
         self.site_with(tools, |_| ()).await
     }
 
-    /// The same, once the set-up is changed like this.
+    /// A server in front of it, with this change of the setup.
     pub(super) async fn site_with(&self, tools: &[&str], change: impl FnOnce(&mut Setup)) -> Site {
         let mut setup = super::setup(over_http(self.port, "/mcp"), None, tools);
         change(&mut setup);
@@ -90,7 +90,7 @@ pub(super) fn status(status: u16) -> Response<String> {
     Response::builder().status(status).body(String::new()).unwrap()
 }
 
-/// The description of a backend of 2026-07-28 that has everything, and the answer to a method that it does not have.
+/// Description of a backend of 2026-07-28 with all capabilities, and the answer to a missing method.
 pub(super) fn described(received: &Received) -> Response<String> {
     if received.method() != "server/discover" {
         return told(received, r#""error":{"code":-32601,"message":"Method not found"}"#);

@@ -1,4 +1,4 @@
-//! Sessions and processes of a backend: whose they are, how they begin, and what happens when they end.
+//! Tests of a backend's sessions and processes: their owners, their start, and their end.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn share(setup: &mut Setup) {
     setup.configuration.backend.as_mut().unwrap().sessions = BackendSessions::Shared;
 }
 
-/// The process or session that calls of this user are in: several at once.
+/// Returns the process or session of this user's calls: several at once.
 async fn places(stage: &Stage, user: &str) -> HashSet<String> {
     let tool = if stage.is_http() { "whoami" } else { "pid" };
     let calls = (0..6).map(|at| stage.call_of(user, at % 2 == 0, tool, json!({})));
@@ -96,7 +96,7 @@ async fn a_list_is_read_although_the_backend_forgot_the_session() {
     let read = lists().await;
     stage.scripted().announce_lists().await;
     stage.scripted().forget_sessions();
-    // What was read half a second ago is still told.
+    // Lists that were read half a second ago are still served.
     eventually("the lists are read again", async || {
         let listed = stage.ask(true, "tools/list", json!({})).await;
         assert!(listed["result"].is_object(), "{listed}");
@@ -105,7 +105,7 @@ async fn a_list_is_read_although_the_backend_forgot_the_session() {
     .await;
 }
 
-/// A backend with a handshake that forgets its session when it is told to. It answers 400 then, without an id.
+/// A backend with a handshake that forgets its session on request. It then answers 400, without an id.
 async fn forgetful(calls: &Arc<AtomicUsize>, session: &Arc<Mutex<usize>>) -> Puppet {
     let (calls, session) = (Arc::clone(calls), Arc::clone(session));
     Puppet::start(move |received: &Received| {
@@ -189,7 +189,7 @@ async fn a_backend_that_begins_to_listen_late_is_waited_for() {
         let call = tokio::spawn(answer(call));
         let away = async || site.status().await.backend.filter(|backend| backend.works.is_none());
         eventually("the probe has begun", away).await;
-        // The program starts, and is not there yet.
+        // The program starts, and does not listen yet.
         tokio::time::sleep(Duration::from_millis(700)).await;
         let backend = tokio::spawn(scripted::serve_http(Options::of(era), port));
         let called = timeout(PATIENCE, call).await.unwrap().unwrap();

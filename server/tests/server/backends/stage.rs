@@ -1,4 +1,4 @@
-//! A server before a scripted backend, in each of the ways in which both can meet.
+//! Server in front of a scripted backend, in each combination of era and transport.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ pub(super) const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 const VERSION: &str = "2026-07-28";
 const PREFIX: &str = "io.modelcontextprotocol/";
 
-/// A server, and the backend behind it. Alice and Bob may use everything that it has.
+/// A server, and the backend behind it. Alice and Bob may use all of its tools.
 pub(super) struct Stage {
     pub(super) site: Site,
     pub(super) behind: Behind,
     pub(super) options: Options,
 }
 
-/// The backend, by its transport.
+/// Backend, by its transport.
 pub(super) enum Behind {
     Http(Scripted),
     /// The shim ends with this.
@@ -65,7 +65,7 @@ impl Stage {
         Self::http_with(options, |_| ()).await
     }
 
-    /// The same, once the set-up is changed like this.
+    /// A backend of each era over each transport, with this change of the setup.
     pub(super) async fn http_with(options: Options, change: impl FnOnce(&mut Setup)) -> Self {
         let backend = scripted::start(options.clone()).await.unwrap();
         let mut setup = everything(setup(over_http(backend.address.port(), "/mcp"), None, &[]));
@@ -77,7 +77,7 @@ impl Stage {
         Self::stdio_with(options, |_| ()).await
     }
 
-    /// The same, once the set-up is changed like this.
+    /// A server with one backend, with this change of the setup.
     pub(super) async fn stdio_with(options: Options, change: impl FnOnce(&mut Setup)) -> Self {
         let shim = Shim::start(&options.launch().unwrap()).await;
         let mut setup = everything(setup(over_stdio(), Some(shim.socket()), &[]));
@@ -132,7 +132,7 @@ impl Stage {
         self.request_of(ALICE, is_modern, method, params)
     }
 
-    /// The same of this user.
+    /// A request of this user, whose id is 7.
     pub(super) fn request_of(&self, user: &str, is_modern: bool, method: &str, params: Value) -> RequestBuilder {
         request(&self.site, user, is_modern, method, params)
     }
@@ -147,7 +147,7 @@ impl Stage {
         self.call_of(ALICE, is_modern, tool, arguments).await
     }
 
-    /// The same of this user.
+    /// Returns the answer to a call of this user.
     pub(super) async fn call_of(&self, user: &str, is_modern: bool, tool: &str, arguments: Value) -> Value {
         answer(self.request_of(user, is_modern, "tools/call", json!({ "name": tool, "arguments": arguments }))).await
     }

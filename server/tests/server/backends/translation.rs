@@ -1,4 +1,4 @@
-//! Messages between clients and backends of either era: what passes, what is changed, and what stays out.
+//! Tests of messages between clients and backends of either era: unchanged, changed, and left out.
 
 use axum::http::Response;
 use futures::future::join_all;
@@ -11,12 +11,12 @@ use crate::harness::Site;
 use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
 
-/// JSON whose members have an order, and whose numbers have digits that no float keeps.
+/// JSON whose members have an order, and whose numbers have more digits than a float.
 const WRITTEN: &str = r#"{"z":1.10,"a":12345678901234567890123,"m":{"y":1e2,"x":[-0.0,"\u00e9"]}}"#;
 
 const PROTOCOL: &str = "io.modelcontextprotocol/";
 
-/// The answers of a backend that writes [`WRITTEN`] wherever it can.
+/// Answers of a backend that writes [`WRITTEN`] wherever it can.
 fn writes(received: &Received) -> Response<String> {
     let entry = format!(
         r#"{{"x-order":{WRITTEN},"name":"raw","execution":{{"taskSupport":"required"}},"inputSchema":{{"type":"object","default":{WRITTEN}}}}}"#
@@ -135,7 +135,7 @@ async fn nothing_of_a_clients_headers_and_meta_reaches_the_backend() {
                 true => &["clientCapabilities", "clientInfo", "protocolVersion"],
                 false => &[],
             };
-            // Clients before 2026-07-28 hear log messages, so that the request has a token of ours.
+            // Clients before 2026-07-28 get log messages, so the request has a token of ours.
             let keys = meta.keys().map(|key| key.trim_start_matches(PROTOCOL)).filter(|key| *key != "progressToken");
             let keys = Vec::from_iter(keys);
             assert_eq!(keys, expected, "{name}");
@@ -229,7 +229,7 @@ async fn a_backend_that_only_wants_its_state_back_gets_it_and_no_client_hears_of
     }
 }
 
-/// The call of a tool that takes a name, by a client that can ask for one.
+/// Call of a tool that needs a name, by a client that can ask for one.
 fn asking(stage: &Stage, user: &str, arguments: &Value, input: &Value) -> reqwest::RequestBuilder {
     let mut params = json!({ "name": "needs_input", "arguments": arguments });
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "elicitation": {} });

@@ -1,5 +1,5 @@
-//! The identity that a backend is told: an assertion that it can verify and use nowhere else, or a token of Entra for the
-//! backend itself.
+//! Tests of the identity for a backend: an assertion that it can verify but not use elsewhere, or a token of Entra for
+//! the backend itself.
 
 use std::sync::Arc;
 
@@ -167,7 +167,7 @@ async fn without_a_backend_or_an_identity_nothing_is_told() {
     }
 }
 
-/// The app registration of a backend, which the tenant has. The server may ask it for tokens of users, or not.
+/// Adds the app registration of a backend. The server may request tokens of users for it, or not.
 pub(crate) fn registered(tenant: &TestTenant, consented: bool) -> (Uuid, BackendIdentity) {
     let backend = Uuid::new_v4();
     let app = App {
@@ -242,7 +242,7 @@ async fn missing_consent_is_refused_with_the_scope_and_the_next_step_and_is_none
     assert_eq!(Vec::from_iter(sts.unconsented(&format!("api://{backend}"))), ["access"]);
 }
 
-/// A 401 of a backend that asks for these claims.
+/// A 401 of a backend that requires these claims.
 fn asking_for(claims: &Value) -> HeaderMap {
     let value = format!(r#"Bearer error="insufficient_claims", claims="{}""#, STANDARD.encode(claims.to_string()));
     HeaderMap::from_iter([(WWW_AUTHENTICATE, value.parse().unwrap())])

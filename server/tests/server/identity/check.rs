@@ -1,4 +1,5 @@
-//! The program's `check`: a line for everything that the configuration needs, and what to do about what fails.
+//! Tests of the program's `check`: a line for everything that the configuration needs, with a next step for each
+//! failure.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::tenant::{ALICE, AUDIENCE, CREDENTIAL, SUBJECT, TestTenant, control, i
 
 const POLICY: &str = r#"{"grants":[]}"#;
 
-/// Writes a server's files into the tenant's folder and gives the command that checks them.
+/// Writes a server's files into the tenant's folder and returns the command that checks them.
 fn check(tenant: &TestTenant) -> Command {
     let file = |name: &str, content: &str| {
         let path = tenant.path().join(name);
@@ -39,7 +40,7 @@ async fn output(mut command: Command) -> (bool, Vec<String>) {
     (output.status.success(), lines)
 }
 
-/// The one line that fails.
+/// Returns the only failed line.
 async fn failure(command: Command) -> String {
     let (success, lines) = output(command).await;
     assert!(!success, "{lines:#?}");

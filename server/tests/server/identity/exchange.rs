@@ -1,4 +1,5 @@
-//! The exchange at Entra's token endpoint: the projected token is the credential, and what is cached is what may be.
+//! Tests of the exchange at Entra's token endpoint: the projected token is the credential, and only allowed results are
+//! cached.
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ fn next_exchange(tenant: &TestTenant, kind: FaultKind) {
     control().inject(Fault { matcher, times: 1, kind }).unwrap();
 }
 
-/// An answer with this token, which carries these scopes.
+/// An answer with this token, which has these scopes.
 fn issued(token: &str, scope: &str) -> FaultKind {
     let body = json!({ "access_token": token, "expires_in": 3600, "scope": scope }).to_string();
     FaultKind::Status { status: 200, headers: [].into(), body }
@@ -84,7 +85,7 @@ async fn concurrent_and_later_calls_for_the_same_token_make_one_exchange() {
     assert_eq!(tenant.grants(ON_BEHALF_OF), 1);
 }
 
-/// Lets an administrator consent to these permissions of the server, and to no others.
+/// Consents as an administrator to exactly these permissions of the server.
 fn consent(tenant: &TestTenant, scopes: &[&str]) {
     control()
         .change_tenant(tenant.id, |directory| {
@@ -106,7 +107,7 @@ async fn a_token_serves_for_every_scope_that_it_carries() {
         assert_eq!(token.access_token.expose_secret(), first.access_token.expose_secret(), "{names:?}");
     }
     assert_eq!(tenant.grants(ON_BEHALF_OF), 1);
-    // One that was rejected is no longer the latest: it serves for no scope that was not asked for before.
+    // A rejected token is no longer the latest: it serves no new scope.
     let second = sts.instead_of(&first, None, &user(&alice, &read)).await.unwrap();
     let both = sts.on_behalf_of(&user(&alice, &scopes(&tenant, &["Mail.Read", "user.read"]))).await.unwrap();
     assert_eq!(both.access_token.expose_secret(), second.access_token.expose_secret());
@@ -245,7 +246,7 @@ async fn a_refusal_that_would_be_repeated_is_not_asked_for_again_at_once() {
         assert_eq!(refusal(sts.on_behalf_of(&user(&alice, &scopes)).await), first);
         assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "{code}");
         sts.on_behalf_of(&user(&bob, &scopes)).await.unwrap();
-        // Another sign-in is another question.
+        // Another sign-in is a new question.
         let again = signed_in(&tenant, ALICE).await;
         sts.on_behalf_of(&user(&again, &scopes)).await.unwrap();
     }
@@ -270,7 +271,7 @@ async fn a_token_is_renewed_in_the_background_while_the_old_one_serves() {
     let scopes = scopes(&tenant, &["User.Read"]);
     let body = r#"{"access_token":"old","expires_in":"3600","refresh_in":"0","refresh_token":"never kept"}"#;
     next_exchange(&tenant, FaultKind::Status { status: 200, headers: [].into(), body: body.to_owned() });
-    // Held up until the old token has been handed out.
+    // Delayed until the old token has been used.
     next_exchange(&tenant, FaultKind::Delay { milliseconds: 300 });
     for _ in 0..3 {
         let token = sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();

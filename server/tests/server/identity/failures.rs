@@ -1,4 +1,4 @@
-//! What becomes of a call while Entra or Graph fail: each failure has its outcome, in bounded time.
+//! Tests of calls during failures of Entra or Graph: each failure has its result, within a limited time.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{application, signed_in, sts};
 use crate::harness::ON_BEHALF_OF;
 use crate::tenant::{ALICE, AUDIENCE, SUBJECT, TestTenant, control, http, issuer};
 
-/// What a request to this server may take.
+/// Time limit of a request to this server.
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn graph_through(tenant: &TestTenant, change: impl FnOnce(&mut mcp_entra_policy::ServerConfiguration)) -> Graph {
@@ -43,13 +43,13 @@ fn answer(status: u16, retry_after: &str, body: &str) -> FaultKind {
     FaultKind::Status { status, headers, body: body.to_owned() }
 }
 
-/// An address where nobody listens.
+/// An address on which nothing listens.
 async fn closed() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("https://localhost:{}", listener.local_addr().unwrap().port())
 }
 
-/// What the caller is told, within the time that a request may take.
+/// Returns the answer to the caller, within the time limit of a request.
 async fn told(graph: &Graph) -> String {
     timeout(LIMIT, graph.get("", &[])).await.expect("in time").unwrap_err().to_string()
 }
@@ -148,7 +148,7 @@ async fn a_cluster_key_that_is_not_published_yet_is_told_and_works_once_it_is() 
 
 #[tokio::test]
 async fn clocks_that_differ_are_told_or_made_up_for() {
-    // Graph's is ahead: the token has expired by it, and another one has not.
+    // Graph's clock is ahead: the token has expired for it, and a new one has not.
     let tenant = TestTenant::new();
     let graph = graph(&tenant).await;
     graph.get("", &[]).await.unwrap();
@@ -156,7 +156,7 @@ async fn clocks_that_differ_are_told_or_made_up_for() {
     inject(&tenant, Host::Graph, 1, answer(401, "", expired));
     graph.get("", &[]).await.unwrap();
 
-    // Entra's is ahead of ours: the user's token has expired by it, and the client gets another.
+    // Entra's clock is ahead of ours: the user's token has expired for it, and the client gets a new one.
     let graph = self::graph(&tenant).await;
     let message = "Assertion is not within its valid time range.".to_owned();
     let error = "invalid_grant".to_owned();
@@ -164,7 +164,7 @@ async fn clocks_that_differ_are_told_or_made_up_for() {
     inject(&tenant, Host::Authority, 1, kind);
     assert_eq!(graph.get("", &[]).await.unwrap_err().sign_in(), Some(SignIn::Anew));
 
-    // The projected token has expired: nobody's sign-in helps.
+    // The projected token has expired, so a user's sign-in does not help.
     let now = jiff::Timestamp::now().as_second();
     let claims = json!({
         "iss": issuer().url, "sub": SUBJECT, "aud": [AUDIENCE], "iat": now - 7200, "nbf": now - 7200, "exp": now - 3600,

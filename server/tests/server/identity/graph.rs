@@ -1,4 +1,4 @@
-//! Microsoft Graph as the calling user, and what a caller is told when it does not work.
+//! Tests of Microsoft Graph as the calling user, and of the caller's answer to its failures.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
 use mcp_entra_policy::GraphAccess;
@@ -34,7 +34,7 @@ fn next_answer(tenant: &TestTenant, status: u16, headers: &[(&str, &str)], body:
     answer_next(tenant, FaultKind::Status { status, headers, body: body.to_owned() });
 }
 
-/// How often this tenant's Graph was asked.
+/// Returns the number of requests to this tenant's Graph.
 fn questions(tenant: &TestTenant) -> usize {
     tenant.requests().iter().filter(|request| request.host == Host::Graph).count()
 }
@@ -175,7 +175,8 @@ async fn a_claims_challenge_of_graph_is_answered_by_a_token_that_satisfies_it() 
     let nbf = json!({ "essential": true, "value": "1657834417" });
     assert_eq!(asked[0], json!({ "access_token": { "xms_cc": cp1 } }));
     assert_eq!(asked[1], json!({ "access_token": { "xms_cc": cp1, "nbf": nbf } }));
-    // What the user's own sign-in did not satisfy, no exchange can add: Entra says so, and it is for the client.
+    // An exchange cannot add a requirement that the user's own sign-in did not meet. Entra reports it, and the client
+    // gets it.
     let claims = ClaimsChallenge::authentication_context("c1");
     let header = format!("Bearer error=\"insufficient_claims\", claims=\"{}\"", claims.encode());
     next_answer(&tenant, 401, &[("WWW-Authenticate", &header)], body);
@@ -280,7 +281,7 @@ async fn a_page_that_leads_to_one_seen_before_ends_the_list_which_is_said_to_be_
         let list = graph.list("/messages", &query, 10).await.unwrap();
         assert_eq!((list.entries.len(), questions(&tenant) - before, list.cut_short), (expected, expected, true));
     }
-    // A page that leads on is followed, whatever it has in common with those before.
+    // A page with a next link is followed, even if it resembles an earlier one.
     next_answer(&tenant, 200, &[], &page("a", "$skiptoken=A"));
     next_answer(&tenant, 200, &[], &page("b", "$skiptoken=a"));
     next_answer(&tenant, 200, &[], r#"{"value":[{"id":"c"}]}"#);

@@ -1,4 +1,4 @@
-//! Requests that change something in Graph: sent at most once, and not taken back.
+//! Tests of requests that write in Graph: sent at most once, and not cancelled.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ async fn a_request_is_sent_once_whatever_comes_back() {
     ] {
         let tenant = TestTenant::new();
         let graph = graph(&tenant).await;
-        // So that the connection is one that was used before.
+        // So that the connection was used before.
         graph.get("", &[]).await.unwrap();
         next_answer(&tenant, SEND, kind.clone());
         let error = graph.post_once(SEND, mail()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The probe says whether the federated credential works now, because it has just used it.
+//! Tests of the probe, which reports whether the federated credential works now, since it has just used it.
 
 use std::time::Duration;
 

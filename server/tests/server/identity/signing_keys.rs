@@ -1,4 +1,4 @@
-//! Entra's signing keys: when they are fetched, and what happens when they cannot be.
+//! Tests of Entra's signing keys: the times of fetches, and failures of fetches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn fetches(tenant: &TestTenant) -> usize {
     tenant.requests().iter().filter(|request| request.path.ends_with(KEYS)).count()
 }
 
-/// The next request for this document of the tenant is answered so.
+/// Sets the answer to the next request for this document of the tenant.
 fn answer(tenant: &TestTenant, path: &str, status: u16, body: &str) {
     let matcher = Matcher {
         host: Some(Host::Authority),
@@ -130,7 +130,7 @@ async fn the_last_good_keys_stay_in_use_while_entra_answers_with_nothing_usable(
     assert_eq!(keys.status().error, None);
 }
 
-/// The key set that the tenant publishes, for a test to change.
+/// Key set of the tenant, for changes by a test.
 async fn published(tenant: &TestTenant) -> Value {
     let url = format!("{}/{}{KEYS}", tenant.configuration().entra.authority, tenant.id);
     http().get(url).send().await.unwrap().json().await.unwrap()
@@ -183,14 +183,14 @@ async fn a_key_that_is_no_longer_published_takes_the_validations_that_it_made_wi
     keys.refresh().await.unwrap();
     validator.validate(&token).await.unwrap();
     all.remove(revoked);
-    // Once for the refresh, once for the token whose key is not known.
+    // Once for the refresh, once for the token with an unknown key.
     answer(&tenant, KEYS, 200, &published.to_string());
     answer(&tenant, KEYS, 200, &published.to_string());
     keys.refresh().await.unwrap();
     assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");
 }
 
-/// Says how a token with these claims is judged once each key of the tenant is published with this change.
+/// Returns the verdict on a token with these claims, with this change of each published key of the tenant.
 async fn accepted(
     tenant: &TestTenant,
     change: impl Fn(&mut serde_json::Map<String, Value>),
@@ -258,7 +258,7 @@ async fn a_token_that_is_signed_by_the_app_registrations_own_key_is_accepted_and
     validator.validate(&token).await.unwrap();
     validator.validate(&tenant.token(ALICE)).await.expect("the tenant's own keys are published, too");
 
-    // Of this registration the key is none any more.
+    // The key is no longer valid for this registration.
     own_key(false);
     keys.refresh().await.unwrap();
     assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");

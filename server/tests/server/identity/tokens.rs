@@ -1,5 +1,5 @@
-//! Access tokens: what a good one says of its caller, and what a caller with the wrong one is told. Every way in which
-//! one change makes a good token bad is in `refusals`.
+//! Tests of access tokens: the principal of a valid one, and the answer to a caller with a wrong one. The cases in
+//! which one change makes a token invalid are in `refusals`.
 
 use mcp_entra_policy::{CallerKind, Groups};
 use mcp_entra_server::token::{Membership, Principal, Remedy, TokenError, TokenValidator};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::validator;
 use crate::tenant::{ALICE, BOB, ROLE, SCOPE, TestTenant, control};
 
-/// A member of a token to change: `None` removes it.
+/// Change of a token's member: `None` removes it.
 type Change<'a> = (&'a str, Option<Value>);
 
 fn changed(mut claims: Value, changes: &[Change<'_>]) -> Value {
@@ -27,7 +27,7 @@ async fn refused(validator: &TokenValidator, token: &str) -> TokenError {
         Ok(principal) => panic!("accepted: {principal:?}"),
         Err(error) => error,
     };
-    // RFC 6750 section 3: what error_description may hold.
+    // RFC 6750 section 3: characters of error_description.
     let text = error.to_string();
     assert!(text.bytes().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E)), "{text}");
     error
@@ -121,7 +121,7 @@ async fn a_token_of_16_kib_is_read_and_a_longer_one_is_not() {
 #[tokio::test]
 async fn an_id_token_is_recognised_as_one() {
     let tenant = TestTenant::new();
-    // For the very app registration whose audience the server accepts, signed with the same key, roles included.
+    // For the same app registration whose audience the server accepts, signed with the same key, with roles.
     let claims = control().id_token_claims(tenant.id, tenant.server, ALICE).unwrap();
     assert!(claims.contains_key("roles"));
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &Value::Object(claims))).await;

@@ -1,4 +1,4 @@
-//! The page docs/local.md, followed as it is written.
+//! Tests of docs/local.md, whose commands run as written.
 
 use std::process::Output;
 
@@ -13,8 +13,8 @@ use crate::tenant::{ALICE, control};
 
 const PAGE: &str = include_str!("../../../../docs/local.md");
 
-/// The commands of the page, each with the lines that it shows of the output. Those that build the program are in blocks of
-/// another kind (`sh`).
+/// Returns the commands of the page, each with the shown lines of its output. Commands that build the program are in
+/// another kind of block (`sh`).
 fn commands() -> Vec<(String, Vec<String>)> {
     let blocks = PAGE.split("```console\n").skip(1).map(|block| block.split("```").next().unwrap());
     let mut commands: Vec<(String, Vec<String>)> = vec![];
@@ -27,7 +27,7 @@ fn commands() -> Vec<(String, Vec<String>)> {
     commands
 }
 
-/// Asserts that the output has each line that the page shows, up to a `…`, in this order.
+/// Asserts that the output has each line on the page, up to a `…`, in this order.
 fn assert_shown(said: &str, shown: &[String]) {
     let mut lines = said.lines();
     for line in shown.iter().filter(|line| *line != "…") {
@@ -52,7 +52,7 @@ async fn the_commands_of_the_page_lead_from_a_new_registration_to_a_profile_from
             apps: vec![App {
                 client_id: value("MCP_ENTRA_CLIENT_ID").parse().unwrap(),
                 public_client: true,
-                // As step 2 of the page says.
+                // As in step 2 of the page.
                 redirect_uris: vec!["http://localhost".to_owned()],
                 ..App::default()
             }],
@@ -69,7 +69,7 @@ async fn the_commands_of_the_page_lead_from_a_new_registration_to_a_profile_from
         assert_eq!(*program, "mcp-entra-server");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-entra-server"));
         command.args(arguments).envs(variables.iter().copied()).kill_on_drop(true);
-        // What differs from a real tenant: the addresses, the certificate, and that there is no secret service.
+        // Differences from a real tenant: the addresses, the certificate, and that there is no secret service.
         person.dress(&mut command);
         command.env("MCP_ENTRA_AUTHORITY", &configuration.entra.authority);
         command.env("MCP_ENTRA_GRAPH_URL", &configuration.graph.base_url);

@@ -1,4 +1,4 @@
-//! Kept tokens: for whom they are, which of them count, and how they end.
+//! Tests of stored tokens: their user, their validity, and their end.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::{Value, json};
@@ -8,21 +8,21 @@ use super::session::{REFRESH, fail, refused};
 use crate::harness::PATIENCE;
 use crate::tenant::{ALICE, BOB, control};
 
-/// Lets Graph reject the next token of this person.
+/// Makes Graph reject the next token of this user.
 fn reject(person: &Person) {
     let matcher = Matcher { tenant: Some(person.tenant.id), host: Some(Host::Graph), ..Matcher::default() };
     let kind = FaultKind::Status { status: 401, headers: [].into(), body: "{}".to_owned() };
     control().inject(Fault { matcher, times: 1, kind }).unwrap();
 }
 
-/// Runs a mode that ends by itself: its success, and all that it said.
+/// Runs a mode that ends by itself. Returns its success and all output.
 async fn run(person: &Person, arguments: &[&str]) -> (bool, String) {
     let running = person.command(arguments).output();
     let output = tokio::time::timeout(PATIENCE, running).await.expect("it ends by itself").unwrap();
     (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
-/// A person who has signed in, and the client by which they did.
+/// A signed-in user, and the client of the sign-in.
 async fn signed_in() -> (Person, Client) {
     let person = Person::new();
     let mut client = person.client().await;
@@ -116,7 +116,7 @@ async fn tokens_in_memory_are_renewed_though_older_ones_are_kept() {
     let (person, client) = signed_in().await;
     client.end().await;
     person.expire();
-    // Others may replace files in there, so that nothing is written any more.
+    // Other users may replace files in there, so nothing is written any more.
     let folder = person.kept_file().parent().unwrap().to_owned();
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o770)).unwrap();
     let mut client = person.client().await;
@@ -134,7 +134,7 @@ async fn tokens_in_memory_are_renewed_though_older_ones_are_kept() {
 #[tokio::test]
 async fn a_clock_that_was_set_back_locks_nobody_out() {
     let (person, mut client) = signed_in().await;
-    // Another process renews the tokens, by a clock that is years behind.
+    // Another process, whose clock is years behind, refreshes the tokens.
     let (ok, text) = run(&person, &["--token-store", "file", "--doctor"]).await;
     assert!(ok, "{text}");
     person.change(|kept| kept["issued_at"] = json!("2020-01-01T00:00:00Z"));
@@ -198,7 +198,7 @@ async fn a_refresh_that_brings_another_account_is_refused_and_not_kept() {
 }
 
 impl Person {
-    /// The files in which something of this person's is kept, but for locks.
+    /// Returns the files with data of this user, except locks.
     pub(super) fn kept_files(&self) -> Vec<std::path::PathBuf> {
         let folder = self.file(".local/share/mcp-entra");
         let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
@@ -206,7 +206,7 @@ impl Person {
         paths.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
     }
 
-    /// True while a process refreshes.
+    /// Returns true while a process refreshes.
     pub(super) fn is_locked(&self) -> bool {
         let folder = std::fs::read_dir(self.file(".local/share/mcp-entra")).unwrap();
         let mut locks = folder.map(|entry| entry.unwrap().path()).filter(|path| {
@@ -220,19 +220,19 @@ impl Person {
         self.kept_files().pop().expect("something is kept")
     }
 
-    /// The tokens that are kept.
+    /// Returns the stored tokens.
     pub(super) fn kept(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.kept_file()).unwrap()).unwrap()
     }
 
-    /// Changes the tokens that are kept.
+    /// Changes the stored tokens.
     pub(super) fn change(&self, change: impl FnOnce(&mut Value)) {
         let mut kept = self.kept();
         change(&mut kept);
         std::fs::write(self.kept_file(), kept.to_string()).unwrap();
     }
 
-    /// Lets the kept access token be one that has expired.
+    /// Replaces the stored access token with an expired one.
     pub(super) fn expire(&self) {
         self.change(|kept| kept["access"]["usable_until"] = json!("2020-01-01T00:00:00Z"));
     }

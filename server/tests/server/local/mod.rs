@@ -1,4 +1,4 @@
-//! Local mode: the program as the child of an MCP client, before an emulated Entra.
+//! Tests of local mode: the program as the child of an MCP client, with an emulated Entra.
 
 mod docs;
 mod kept;

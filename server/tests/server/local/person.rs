@@ -1,4 +1,4 @@
-//! A person with a laptop: their tenant, their folders, their browser, and MCP clients that start the program.
+//! User with a laptop: their tenant, their folders, their browser, and MCP clients that start the program.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,12 +14,12 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::harness::{PATIENCE, eventually};
 use crate::tenant::{ALICE, TestTenant, authority, control, http};
 
-/// The tool that reads the person's profile.
+/// Tool that reads the user's profile.
 pub(crate) const PROFILE: &str = "get_user_details";
 /// The client's first revision with a session.
 const REVISION: &str = "2025-11-25";
 
-/// A person with a laptop. Its launcher of browsers only notes what it is to open.
+/// A user with a laptop. Its browser launcher only records the addresses.
 pub(crate) struct Person {
     pub(crate) tenant: TestTenant,
     home: TempDir,
@@ -34,12 +34,12 @@ impl Person {
         person
     }
 
-    /// A file in the person's home.
+    /// Path of a file in the user's home.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    /// Puts this script in place of the launcher of browsers.
+    /// Replaces the browser launcher with this script.
     pub(crate) fn launcher(&self, script: &str) {
         use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir_all(self.file("bin")).unwrap();
@@ -49,7 +49,7 @@ impl Person {
         std::fs::rename(new, self.file("bin/xdg-open")).unwrap();
     }
 
-    /// The program in local mode, with these further arguments.
+    /// The program in local mode, with these additional arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_mcp-entra-server"), "local"]);
@@ -70,37 +70,37 @@ impl Person {
         command
     }
 
-    /// Gives a program the environment of the person's desktop, and pipes.
+    /// Gives a program the environment of the user's desktop, and pipes.
     pub(crate) fn dress(&self, command: &mut Command) {
         let path = format!("{}:{}", self.file("bin").display(), std::env::var("PATH").unwrap());
         command.env("PATH", path).env("HOME", self.home.path()).env("DISPLAY", ":0").env("RUST_LOG", "info");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
 
-    /// An MCP client that keeps tokens in a file, and has begun.
+    /// An MCP client that stores tokens in a file, after its handshake.
     pub(crate) async fn client(&self) -> Client {
         self.client_with(&["--token-store", "file"], json!({})).await
     }
 
-    /// An MCP client with these arguments and capabilities, which has begun.
+    /// An MCP client with these arguments and capabilities, after its handshake.
     pub(crate) async fn client_with(&self, arguments: &[&str], capabilities: Value) -> Client {
         let mut client = Client::start(self.command(arguments));
         client.begin(capabilities).await;
         client
     }
 
-    /// The addresses that a browser was to open.
+    /// Returns the addresses for a browser.
     pub(crate) fn opened(&self) -> Vec<String> {
         let opened = std::fs::read_to_string(self.file("opened")).unwrap_or_default();
         opened.lines().map(str::to_owned).collect()
     }
 
-    /// The address that a browser was to open in the place of this number.
+    /// Returns the address for a browser with this number.
     pub(crate) async fn opens(&self, number: usize) -> String {
         eventually("a browser opens", async || self.opened().get(number).cloned()).await
     }
 
-    /// Signs this user in, in the browser that opens in the place of this number.
+    /// Signs this user in, in the browser with this number.
     pub(crate) async fn signs_in_at(&self, number: usize, user: &str) -> Shown {
         browser().sign_in(&self.opens(number).await, user).await.unwrap()
     }
@@ -114,7 +114,7 @@ impl Person {
         assert_profile(&client.answer(id).await);
     }
 
-    /// Enters the code that this text tells, as this user.
+    /// Enters the code in this text, as this user.
     pub(crate) async fn enters(&self, text: &str, user: &str) {
         let after = |before: &str| text.split(before).nth(1).unwrap().split([',', ' ']).next().unwrap().to_owned();
         let (address, code) = (after("open "), after("enter the code "));
@@ -122,7 +122,7 @@ impl Person {
         assert_eq!(http().post(address).form(&form).send().await.unwrap().status(), 200);
     }
 
-    /// The questions of the program to the token endpoint with this grant.
+    /// Returns the program's requests to the token endpoint with this grant.
     pub(crate) fn grants(&self, grant: &str) -> Vec<LoggedRequest> {
         let all = control().requests().into_iter();
         let ours = all.filter(|request| request.tenant == Some(self.tenant.id));
@@ -135,7 +135,7 @@ pub(crate) fn browser() -> Browser {
     Browser::new(&authority()).unwrap()
 }
 
-/// Asserts that a call was answered with alice's profile.
+/// Asserts that the answer to a call is alice's profile.
 pub(crate) fn assert_profile(answer: &Value) {
     assert_eq!(answer["result"]["isError"], false, "{answer}");
     assert_eq!(answer["result"]["structuredContent"]["userPrincipalName"], ALICE, "{answer}");
@@ -153,7 +153,7 @@ pub(crate) struct Client {
     stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
     next: u64,
-    /// Messages that were read while another was waited for.
+    /// Messages that were read during the wait for another.
     read: Vec<Value>,
 }
 
@@ -179,7 +179,7 @@ impl Client {
         assert!(self.read.iter().all(|message| message["id"] != id), "{:?}", self.read);
     }
 
-    /// Sends a line as it is.
+    /// Sends an exact line.
     pub(crate) async fn line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
@@ -212,7 +212,7 @@ impl Client {
         self.message(Duration::from_secs(60), |message| message["id"] == id && message.get("method").is_none()).await
     }
 
-    /// The first message that is so.
+    /// Returns the first message that matches.
     pub(crate) async fn message(&mut self, patience: Duration, is: impl Fn(&Value) -> bool) -> Value {
         if let Some(found) = self.read.iter().position(&is) {
             return self.read.remove(found);
@@ -226,7 +226,7 @@ impl Client {
         }
     }
 
-    /// The next message, none at the end.
+    /// Returns the next message, or `None` at the end.
     async fn next_message(&mut self, patience: Duration) -> Option<Value> {
         let line = tokio::time::timeout(patience, self.lines.next_line()).await.expect("a line in time").unwrap()?;
         let message: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -234,28 +234,28 @@ impl Client {
         Some(message)
     }
 
-    /// Ends the input.
+    /// Closes the input.
     pub(crate) fn close(&mut self) {
         drop(self.stdin.take());
     }
 
-    /// Sends a line if the program takes it within a moment.
+    /// Sends a line if the program reads it within a moment.
     pub(crate) async fn line_while_taken(&mut self, line: &str) {
         _ = tokio::time::timeout(Duration::from_millis(5), self.line(line)).await;
     }
 
-    /// Leaves both ends, whatever is on the way.
+    /// Closes both ends, without waiting for messages.
     pub(crate) fn leave(self) -> Child {
         self.child
     }
 
-    /// Ends the input, and returns what the program has written to standard error. Its end must be a success.
+    /// Closes the input, and returns standard error of the program. The program must end with success.
     pub(crate) async fn end(mut self) -> String {
         self.close();
         self.ended().await
     }
 
-    /// The same, once the program ends by itself.
+    /// Waits for the program to end by itself, and returns its standard error.
     pub(crate) async fn ended(mut self) -> String {
         while self.next_message(PATIENCE).await.is_some() {}
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the program ends").unwrap();

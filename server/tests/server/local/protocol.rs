@@ -1,4 +1,4 @@
-//! The lines of the protocol: what is answered without anybody's sign-in, and what no line can do.
+//! Tests of the protocol's lines: requests that need no sign-in, and the limits of every line.
 
 use std::time::Duration;
 

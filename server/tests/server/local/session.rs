@@ -1,4 +1,4 @@
-//! The session: tokens that outlive the process, are renewed in silence, and end when Entra or the person says so.
+//! Tests of the session: tokens outlive the process, are refreshed silently, and end by Entra or the user.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::tenant::{ALICE, control};
 
 pub(super) const REFRESH: &str = "refresh_token";
 
-/// Lets the next requests of this person's program to the token endpoint fail in this way.
+/// Makes the next requests of this user's program to the token endpoint fail this way.
 pub(super) fn fail(person: &Person, times: u32, kind: FaultKind) {
     let matcher = Matcher {
         tenant: Some(person.tenant.id),
@@ -148,7 +148,7 @@ async fn graphs_challenge_is_met_by_a_refresh_or_by_a_sign_in_that_satisfies_it(
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
-    // Graph rejects the token that it has accepted until now, and Entra refuses to refresh it.
+    // Graph rejects the token that it has accepted before, and Entra refuses to refresh it.
     control().revoke(person.tenant.id, person.tenant.user_id(ALICE)).unwrap();
     let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
     let address = person.opens(1).await;

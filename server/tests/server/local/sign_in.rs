@@ -1,4 +1,4 @@
-//! The sign-in of a person: in a browser, by a code, through the client; and who is kept out of it.
+//! Tests of a user's sign-in in a browser, by a code and through the client, and of users who are refused.
 
 use std::time::Duration;
 
@@ -358,7 +358,7 @@ async fn two_clients_of_one_person_open_one_browser_and_both_go_on() {
     other.end().await;
 }
 
-/// The address of Entra that a one-time address leads to, with the headers of the way there.
+/// Returns the address of Entra behind a one-time address, with the headers on the way.
 async fn led_to(address: &str) -> (reqwest::Url, reqwest::header::HeaderMap) {
     let answer = browser().get(address).send().await.unwrap();
     let headers = answer.headers().clone();
@@ -418,7 +418,7 @@ async fn a_look_at_a_one_time_address_that_is_no_visit_does_not_use_it_up() {
     client.end().await;
 }
 
-/// The answer to bytes that no client would send.
+/// Returns the answer to bytes that no client would send.
 async fn raw(address: &str, bytes: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let port = reqwest::Url::parse(address).unwrap().port().unwrap();

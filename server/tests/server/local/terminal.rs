@@ -1,4 +1,4 @@
-//! The program in a terminal: the words for a person there, and the logs.
+//! Tests of the program in a terminal: its messages for a person, and the logs.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -22,15 +22,15 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     (ends.master, ends.slave)
 }
 
-/// Everything that the program has written to the terminal.
+/// Returns all output of the program to the terminal.
 fn shown_at(person: OwnedFd) -> String {
     let mut shown = vec![];
-    // Linux answers the end of the other side with an error.
+    // Linux returns an error for the end of the other side.
     _ = std::fs::File::from(person).read_to_end(&mut shown);
     String::from_utf8(shown).unwrap()
 }
 
-/// Standard error of a run to the end, which is a success or not.
+/// Returns standard error of a complete run, which succeeds or not.
 async fn said(command: &mut Command) -> (bool, String) {
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
     (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -61,7 +61,7 @@ async fn logs_are_readable_at_a_terminal_and_json_in_a_file_though_standard_erro
         let (screen, output) = terminal();
         let mut command = person.command(arguments);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output).status().await.unwrap();
-        // The program's end closes with it.
+        // The program's end is dropped with it.
         drop(command);
         let shown = shown_at(screen);
         assert!(status.success(), "{shown}");

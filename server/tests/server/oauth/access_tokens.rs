@@ -1,4 +1,4 @@
-//! Access tokens: what is in them, and that no other token passes for one.
+//! Tests of access tokens: their content, and that no other token is accepted instead.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn with(object: &Value, name: &str, value: Value) -> Value {
     object
 }
 
-/// The status of the answer to a call with this token.
+/// Returns the status of the answer to a call with this token.
 async fn status(site: &OAuthSite, token: &str) -> u16 {
     site.site.rpc(token, "ping", json!({})).await.status().as_u16()
 }
@@ -146,7 +146,7 @@ async fn a_token_with_one_wrong_claim_or_header_is_refused_although_the_signatur
         ("tid", json!(Uuid::new_v4().to_string())),
         ("tid", Value::Null),
         ("oid", Value::Null),
-        // Whoever has the key and a session of their own is nobody else by that.
+        // An owner of the key with their own session cannot become another user.
         ("oid", json!(site.site.setup.tenant.user_id(BOB).to_string())),
         ("client_id", json!("https://trusted.example/client.json")),
         ("auth_time", json!(now + 1)),
@@ -173,7 +173,7 @@ async fn a_token_with_one_wrong_claim_or_header_is_refused_although_the_signatur
         let header = with(&header, name, value.clone());
         assert_eq!(status(&site, &signed(&site, &issuer, 1, &header, &claims)).await, 401, "{name} {value}");
     }
-    // The same secret at another issuer, and an epoch that is not listed: their keys are others.
+    // The same secret at another issuer, and an unlisted epoch: their keys differ.
     for (issuer, epoch) in [(site.url("/"), 1), ("https://evil.example/mcp".to_owned(), 1), (issuer, 2)] {
         assert_eq!(status(&site, &signed(&site, &issuer, epoch, &header, &claims)).await, 401, "{issuer} {epoch}");
     }

@@ -1,4 +1,4 @@
-//! Values that are too old. Tests have the server's keys, so that they can make one; nobody else can.
+//! Expired values. Tests have the server's keys, so they can make one; others cannot.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::mcp_client::{McpClient, error, tokens};
 use super::site::OAuthSite;
 use crate::tenant::ALICE;
 
-/// The sealed value, whose time is so many seconds earlier.
+/// Returns the sealed value with a time that is this number of seconds earlier.
 fn aged(site: &OAuthSite, purpose: Purpose, sealed: &str, time: &str, seconds: i64) -> String {
     let keys =
         KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }], after_compromise: None };

@@ -1,4 +1,4 @@
-//! Requests to the authorization endpoint: what a person is asked about, what the client is told, and what goes nowhere.
+//! Tests of requests to the authorization endpoint: the user's page, errors for the client, and refused redirects.
 
 use mcp_entra_policy::ClientRegistration;
 use serde_json::json;
@@ -53,7 +53,7 @@ async fn a_wrong_request_goes_back_to_the_client_with_its_state_and_the_issuer()
         assert_eq!(callback.parameter("iss"), Some(site.url("")), "{changes:?}");
         assert_eq!(callback.parameter("code"), None, "{changes:?}");
     }
-    // Entra was not asked for any of these.
+    // Entra got no request for these.
     assert!(!site.site.setup.tenant.requests().iter().any(|request| request.path.ends_with("/authorize")));
 }
 
@@ -151,7 +151,7 @@ async fn a_redirect_uri_that_is_not_registered_gets_no_answer_and_the_person_rea
         "//evil.example",
         "javascript:alert(1)",
     ] {
-        // A step to a client would be an error here.
+        // A redirect to a client would be an error here.
         let page = client.consent_page(&site.browser(), &[("redirect_uri", uri)]).await;
         assert_eq!((page.status, page.forms().unwrap().len()), (400, 0), "{uri}");
         assert_eq!(header(&page.headers, "location"), "", "{uri}");

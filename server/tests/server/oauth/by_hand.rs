@@ -1,4 +1,5 @@
-//! Single steps of a sign-in, with any cookies and headers: what attackers send, and what no browser does by itself.
+//! Single steps of a sign-in, with any cookies and headers: requests that attackers send, and browsers do not send by
+//! themselves.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,17 +12,17 @@ use url::Url;
 use super::mcp_client::McpClient;
 use super::site::OAuthSite;
 
-/// A page of consent that was shown to a browser.
+/// A consent page of a browser.
 pub(crate) struct Shown {
     pub(crate) page: Page,
     /// The sealed request in its form.
     pub(crate) request: String,
-    /// The cookie that came with it, as it is sent back.
+    /// Cookie of the page, in the form of a request.
     pub(crate) cookie: String,
 }
 
 impl Shown {
-    /// The page that this client's request leads a new browser to.
+    /// Opens the page of this client's request in a new browser.
     pub(crate) async fn to(client: &McpClient<'_>, changes: &[(&str, &str)]) -> Self {
         let browser = client.site.browser();
         let page = client.consent_page(&browser, changes).await;
@@ -35,7 +36,7 @@ impl Shown {
         Self { request, cookie, page }
     }
 
-    /// The answer to the approval with this cookie and these further headers.
+    /// Returns the answer to an approval with this cookie and these additional headers.
     pub(crate) async fn approve(&self, site: &OAuthSite, cookie: &str, headers: &[(&str, &str)]) -> Response {
         self.decide(site, "approve", cookie, headers).await
     }
@@ -60,18 +61,18 @@ impl Shown {
     }
 }
 
-/// A browser that Entra has sent back, stopped just before our callback.
+/// A browser on its way back from Entra, stopped just before our callback.
 pub(crate) struct Returning {
-    /// The address of our callback, with Entra's code.
+    /// Address of our callback, with Entra's code.
     pub(crate) callback: Url,
     /// The cookie of the sign-in.
     pub(crate) cookie: String,
 }
 
 impl Returning {
-    /// This person's sign-in through this client.
+    /// Starts this user's sign-in through this client.
     pub(crate) async fn of(client: &McpClient<'_>, user: &str) -> Self {
-        // It leaves where our callback begins, too.
+        // The browser also stops at our callback.
         let browser = client.site.browser().leaving_at(&client.site.url("/callback")).unwrap();
         let callback = client.approve(&browser, user, &[]).await;
         let cookie = cookie(client.site, &browser, "sign-in");
@@ -91,7 +92,7 @@ pub(crate) async fn get(site: &OAuthSite, url: &str, cookie: &str) -> Response {
     request.send().await.unwrap()
 }
 
-/// The cookie of this step that the browser holds, as it is sent.
+/// Returns the browser's cookie of this step, in the form of a request.
 pub(crate) fn cookie(site: &OAuthSite, browser: &Browser, step: &str) -> String {
     let cookies = browser.cookies(&site.url("/")).unwrap();
     let found = cookies.iter().find(|cookie| cookie.name.starts_with(&format!("__Host-mcp-{step}-")));
@@ -99,7 +100,7 @@ pub(crate) fn cookie(site: &OAuthSite, browser: &Browser, step: &str) -> String 
     format!("{}={}", cookie.name, cookie.value)
 }
 
-/// The address that an answer redirects to.
+/// Returns the address that an answer redirects to.
 pub(crate) fn location(answer: &Response) -> Url {
     let location = answer.headers().get("location").unwrap_or_else(|| panic!("no redirect: {answer:?}"));
     Url::parse(location.to_str().unwrap()).unwrap()
@@ -110,12 +111,12 @@ pub(crate) fn parameter(url: &Url, name: &str) -> Option<String> {
     url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
-/// The answer of the authorization endpoint that went back to the client.
+/// Returns the answer of the authorization endpoint that was sent back to the client.
 pub(crate) async fn answered(client: &McpClient<'_>, changes: &[(&str, &str)]) -> Callback {
     client.site.browser().open(client.authorize(changes).as_str()).await.unwrap().callback().unwrap()
 }
 
-/// A header's value; empty where there is none.
+/// Returns a header's value; empty if there is none.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.to_str().unwrap())
 }

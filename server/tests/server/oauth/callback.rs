@@ -1,4 +1,4 @@
-//! The way back from Entra: once, in the browser that was sent, and with Entra's answer to that very request.
+//! Tests of the callback from Entra: once, in the browser of the sign-in, and with Entra's answer to the same request.
 
 use super::by_hand::{Returning, cookie, get, location, parameter};
 use super::mcp_client::McpClient;
@@ -40,7 +40,7 @@ async fn twenty_callbacks_at_once_bring_one_code() {
     let answers = futures::future::join_all(answers).await;
     let codes = answers.iter().filter(|answer| answer.headers().contains_key("location")).count();
     assert_eq!(codes, 1);
-    // The others were stopped here, not by Entra.
+    // The server stopped the others, not Entra.
     assert_eq!(site.site.setup.tenant.grants("authorization_code"), 1);
 }
 
@@ -50,7 +50,7 @@ async fn the_address_of_an_attackers_callback_does_nothing_in_the_victims_browse
     let client = McpClient::register(&site).await;
     let attacker = Returning::of(&client, BOB).await;
     let victim = site.browser();
-    // The victim is in the middle of a sign-in of their own.
+    // The victim is in the middle of another sign-in.
     let entra = client.consent_page(&victim, &[]).await.press("approve").await.unwrap().page().unwrap();
     for initiator in [None, Some("https://evil.example/")] {
         let step = match initiator {
@@ -60,7 +60,7 @@ async fn the_address_of_an_attackers_callback_does_nothing_in_the_victims_browse
         let page = step.unwrap().page().unwrap();
         assert_eq!(page.status, 400, "{initiator:?}");
     }
-    // The victim's own sign-in goes on, and is the victim's.
+    // The victim's own sign-in continues, and belongs to the victim.
     let code = entra.sign_in(ALICE).await.unwrap().callback().unwrap().parameter("code").unwrap();
     super::mcp_client::tokens(client.redeem(&code).await).await;
     let begun = site.audited("session_begun").await;
@@ -72,7 +72,7 @@ async fn entras_code_of_another_sign_in_is_worth_nothing() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let (victim, attacker) = (Returning::of(&client, ALICE).await, Returning::of(&client, BOB).await);
-    // The attacker's code in the victim's sign-in: the verifier is another one.
+    // The attacker's code in the victim's sign-in: the verifier differs.
     let mut mixed = victim.callback.clone();
     let state = parameter(&victim.callback, "state").unwrap();
     let code = parameter(&attacker.callback, "code").unwrap();
@@ -102,7 +102,7 @@ async fn an_unreadable_answer_of_entra_is_a_page_and_not_a_redirect() {
         assert_eq!(answer.status(), status, "{query}");
         assert!(!answer.headers().contains_key("location"), "{query}");
     }
-    // In the right browser, Entra's error ends the sign-in with a page: the client gets nothing that an attacker chose.
+    // In the right browser, Entra's error ends the sign-in with a page. The client gets nothing that an attacker chose.
     for (query, status) in [
         ("error=access_denied&error_description=AADSTS65004%3A+declined", 403),
         ("error=server_error&error_description=%3Cscript%3Ealert(1)%3C%2Fscript%3E", 503),
@@ -116,7 +116,7 @@ async fn an_unreadable_answer_of_entra_is_a_page_and_not_a_redirect() {
         let location = answer.headers().get("location").cloned();
         assert_eq!((answer.status().as_u16(), location), (status, None), "{query}");
         assert!(!answer.text().await.unwrap().contains("<script"), "{query}");
-        // The transaction is over.
+        // The transaction has ended.
         assert_eq!(returning.open(&site, &returning.cookie).await.status(), 400, "{query}");
     }
 }
@@ -127,13 +127,13 @@ async fn a_cookie_that_was_planted_before_begins_no_sign_in() {
     let client = McpClient::register(&site).await;
     let attacker = Returning::of(&client, BOB).await;
     let victim = site.browser();
-    // A sibling host or a plain page can set no `__Host-` cookie but under these rules, which the browser enforces.
+    // A sibling host or a plain page can set a `__Host-` cookie only under these rules, which the browser enforces.
     for attributes in ["Path=/mcp; Secure", "Path=/", "Path=/; Secure; Domain=localhost"] {
         victim.plant_cookie(&site.url("/"), &format!("{}; {attributes}", attacker.cookie)).unwrap_or_default();
         let page = victim.open(attacker.callback.as_str()).await.unwrap().page().unwrap();
         assert_eq!(page.status, 400, "{attributes}");
     }
-    // Values are new with every step, so what was there before counts for nothing.
+    // Each step has new values, so earlier ones have no effect.
     let entra = client.consent_page(&victim, &[]).await.press("approve").await.unwrap().page().unwrap();
     let first = cookie(&site, &victim, "sign-in");
     assert_ne!(first, attacker.cookie);

@@ -1,4 +1,4 @@
-//! Authorization codes: once, for a minute, for their client, redirect URI and verifier.
+//! Tests of authorization codes: once, for a minute, for their client, redirect URI and verifier.
 
 use futures::future::join_all;
 
@@ -7,7 +7,7 @@ use super::site::{OAuthSetup, OAuthSite, REDIRECT_URI};
 use crate::harness::eventually;
 use crate::tenant::{ALICE, BOB};
 
-/// The session of these tokens has ended: no refresh, and soon no access.
+/// Asserts that the session of these tokens has ended: no refresh, and soon no access.
 async fn has_ended(client: &McpClient<'_>, tokens: &Tokens) {
     assert_eq!(error(client.refresh(&tokens.refresh_token).await).await, "invalid_grant");
     let ended = async || {
@@ -27,7 +27,7 @@ async fn a_code_that_comes_twice_brings_nothing_and_ends_the_session_that_it_beg
     assert_eq!((replayed.status().as_u16(), error(replayed).await.as_str()), (400, "invalid_grant"));
     has_ended(&client, &first).await;
     site.audited("code_replayed").await;
-    // Another session of the same person and client goes on.
+    // Another session of the same user and client continues.
     let other = client.sign_in(ALICE).await;
     assert!(!site.site.tools(&other.access_token).await.is_empty());
 }
@@ -135,7 +135,7 @@ async fn the_resource_at_the_token_endpoint_may_be_absent_or_this_server() {
                 continue;
             }
             let granted = tokens(answer).await;
-            // The audience is the canonical URL, however it was written.
+            // The audience is the canonical URL, independent of its spelling in the request.
             assert_eq!(super::by_hand::decoded(&granted.access_token).1["aud"], ours, "{resource}");
             refresh_token = granted.refresh_token;
         }

@@ -1,4 +1,5 @@
-//! Consent: asked of each browser for each client, before Entra, and taken from the page alone that was shown to it.
+//! Tests of consent: requested from each browser for each client, before Entra, and accepted only from the page in that
+//! browser.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +12,7 @@ use super::mcp_client::{McpClient, register};
 use super::site::{OAuthSite, REDIRECT_URI};
 use crate::tenant::{ALICE, BOB, authority};
 
-/// The emulator was asked to sign somebody in.
+/// Returns whether the emulator got a sign-in request.
 fn entra_was_asked(site: &OAuthSite) -> bool {
     site.site.setup.tenant.requests().iter().any(|request| request.path.ends_with("/authorize"))
 }
@@ -47,7 +48,7 @@ async fn the_page_cannot_be_framed_and_runs_nothing() {
         for directive in ["frame-ancestors 'none'", "default-src 'none'", "base-uri 'none'"] {
             assert!(policy.contains(directive), "{}: {policy}", page.url);
         }
-        // Chromium would stop the way to Entra and back to the client.
+        // Chromium would block the redirects to Entra and back to the client.
         assert!(!policy.contains("form-action"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(header(&page.headers, "x-frame-options"), "DENY", "{}", page.url);
@@ -121,7 +122,7 @@ async fn another_site_cannot_approve_in_the_victims_browser() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let (victim, attacker) = (site.browser(), Shown::to(&client, &[]).await);
-    // The victim has a page of their own open, with its cookie.
+    // The victim has another open page, with its cookie.
     client.consent_page(&victim, &[]).await;
     let form = [("request", attacker.request.as_str()), ("decision", "approve")];
     let page = victim.post_from("https://evil.example/", &site.url("/consent"), &form).await.unwrap().page().unwrap();
@@ -158,7 +159,7 @@ async fn every_client_is_asked_about_although_the_person_has_signed_in_at_entra(
     let (first, second) = (McpClient::register(&site).await, McpClient::register(&site).await);
     let browser = site.browser();
     first.approve(&browser, ALICE, &[]).await;
-    // The same client again, another one, and another redirect URI: Entra's own session skips Entra's page alone.
+    // The same client again, another one, and another redirect URI: Entra's own session only skips Entra's page.
     for (client, changes) in
         [(&first, vec![]), (&second, vec![]), (&first, vec![("redirect_uri", "http://127.0.0.1:33419/callback")])]
     {

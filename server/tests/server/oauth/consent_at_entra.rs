@@ -1,4 +1,4 @@
-//! Permissions of Microsoft Graph that a person, or only an administrator, consents to at Entra.
+//! Tests of Microsoft Graph's permissions that a user, or only an administrator, consents to at Entra.
 
 use entra_emulator::sign_in::{Page, Step};
 use entra_emulator::{App, Consent};
@@ -9,7 +9,7 @@ use super::mcp_client::{McpClient, tokens};
 use super::site::{OAuthSetup, OAuthSite, REDIRECT_URI};
 use crate::tenant::{ALICE, control};
 
-/// A site whose users consent to Graph in this way, and have consented to nothing yet.
+/// A site whose users consent to Graph this way, and have no consent yet.
 async fn site(consent: Consent) -> OAuthSite {
     let setup = OAuthSetup::new().await;
     let tenant = &setup.setup.tenant;
@@ -26,7 +26,7 @@ async fn site(consent: Consent) -> OAuthSite {
     setup.start().await
 }
 
-/// The page of Entra that comes after the person has chosen their account.
+/// Entra's page after the user has selected their account.
 async fn after_sign_in(site: &OAuthSite, client: &McpClient<'_>, scope: &str) -> Page {
     let page = client.consent_page(&site.browser(), &[("scope", scope)]).await;
     let entra = page.press("approve").await.unwrap().page().unwrap();

@@ -1,4 +1,5 @@
-//! The server behind an API gateway that follows docs/api-gateway.md, and clients that lie to it about who they are.
+//! Tests of the server behind an API gateway that follows docs/api-gateway.md, and of clients that lie about their
+//! identity.
 
 mod page;
 mod proxy;
@@ -15,14 +16,14 @@ use crate::tenant::ALICE;
 use page::{Page, matches};
 use proxy::{FROM, Gateway};
 
-/// A server with this gateway before it, which it trusts.
+/// A server behind this trusted gateway.
 async fn behind(gateway: &Gateway) -> OAuthSite {
     let mut setup = OAuthSetup::new().await;
     setup.setup.configuration.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     setup.start_behind_gateway(async |server| gateway.start(server).await).await
 }
 
-/// A person's way from the URL alone to a tool's answer, a refresh and the end of the session. Returns the access token.
+/// Goes as a user from only the URL to a tool's answer, a refresh and the end of the session. Returns the access token.
 async fn whole_way(site: &OAuthSite) -> String {
     let challenge = site.site.request().body("{}").send().await.unwrap();
     assert_eq!(challenge.status(), 401);
@@ -63,7 +64,7 @@ async fn a_gateway_that_passes_what_the_page_lists_and_nothing_else_lets_a_perso
     let gateway = Gateway::new();
     let site = behind(&gateway).await;
     let token = whole_way(&site).await;
-    // Pages that nobody is sent to on this way, and what browsers ask before.
+    // Pages outside of this way, and the preflights of browsers.
     for path in ["/connect", "/jwks"] {
         assert_eq!(site.http.get(site.url(path)).send().await.unwrap().status(), 200, "{path}");
     }
@@ -82,7 +83,7 @@ async fn a_gateway_that_passes_what_the_page_lists_and_nothing_else_lets_a_perso
     let of_connections = ["content-length", "date"];
     let lost: Vec<_> = seen.dropped.iter().filter(|name| !of_connections.contains(&name.as_str())).collect();
     assert!(lost.is_empty(), "the page does not list {lost:?}");
-    // A test of its own sees `Retry-After`.
+    // A separate test covers `Retry-After`.
     let needed = |pattern: &String| pattern == "retry-after" || seen.passed.iter().any(|name| matches(pattern, name));
     let unknown: Vec<_> = Page::read().answers().iter().filter(|pattern| !needed(pattern)).cloned().collect();
     assert!(unknown.is_empty(), "the server does not send {unknown:?}");
@@ -155,7 +156,7 @@ fn the_policy_of_the_page_sets_the_host_and_forwards_once_without_touching_anyth
     assert_eq!(of(0), ["base", "set-header", "rate-limit-by-key"]);
     assert_eq!((of(1), of(2), of(3)), (vec!["forward-request"], vec!["base"], vec!["base"]));
     let forward = policy.all("forward-request")[0];
-    // Longer than any answer of the server takes; what is longer than four minutes is cut.
+    // Longer than any answer of the server takes. Answers longer than four minutes are cut.
     let time = Duration::from_secs(forward.attribute("timeout").unwrap().parse().unwrap());
     assert!(time > Duration::from_secs(60) && time < Duration::from_secs(240));
     for off in ["follow-redirects", "buffer-request-body", "buffer-response", "fail-on-error-status-code"] {

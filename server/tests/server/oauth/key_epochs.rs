@@ -1,4 +1,4 @@
-//! Keys that change while people are signed in: rolled in their time, and replaced after a compromise.
+//! Tests of keys that change while users are signed in: scheduled rotation, and replacement after a compromise.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::site::OAuthSite;
 use crate::harness::{PATIENCE, eventually, eventually_within};
 use crate::tenant::{ALICE, BOB};
 
-/// Time between two calls of a busy client, whose session must not be refreshed more often than the server allows.
+/// Interval between two calls of a busy client. Its session must not be refreshed more often than the server allows.
 const PACE: Duration = Duration::from_millis(50);
 const CALLS_WITH_A_TOKEN: usize = 20;
 
@@ -22,7 +22,7 @@ fn key_id(tokens: &Tokens) -> Value {
     part_of_token(&tokens.access_token, 0)["kid"].clone()
 }
 
-/// A client that calls and refreshes all the time, and is never refused. Its latest tokens are in `latest`.
+/// A client that always calls and refreshes, and is never refused. Its latest tokens are in `latest`.
 async fn never_refused(replicas: &Replicas, client: &McpClient<'_>, latest: &Mutex<Tokens>) {
     loop {
         let mut mine = latest.lock().unwrap().clone();
@@ -42,7 +42,7 @@ async fn key_epochs_roll_under_load_and_their_end_ends_only_sessions_that_were_n
     setup.server().keys = keys(1, &[(1, 0), (2, 0)]);
     let start = Instant::now();
     let replicas = Replicas::start(setup, 3).await;
-    // Later than the new key has reached every replica, however slow this machine is.
+    // Later than the new key has reached every replica, even on a slow machine.
     let rollout = 3 + 6 * start.elapsed().as_secs();
     let client = McpClient::register(&replicas.site).await;
     let idle = client.sign_in(ALICE).await;
@@ -72,7 +72,7 @@ async fn key_epochs_roll_under_load_and_their_end_ends_only_sessions_that_were_n
     }
     assert_eq!(replicas.ping(&idle.access_token).await, 401);
     assert_eq!(error(client.refresh(&idle.refresh_token).await).await, "invalid_grant");
-    // What was refreshed meanwhile is still in its person's list.
+    // Sessions that were refreshed meanwhile are still in their user's list.
     let (_, page) = sessions_page(&replicas.site).await;
     assert!(page.text().unwrap().contains("Test client"), "{}", page.html);
     // The registration has the first epoch, which outlives all others.
@@ -111,7 +111,7 @@ async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sig
         let page = page.unwrap().page().unwrap();
         assert!(page.status == 400 && page.text().unwrap().contains("too old"), "{}", page.html);
     }
-    // The client registers anew, and its person has a session and a list of sessions again.
+    // The client registers again, and its user has a session and a list of sessions again.
     let client = McpClient::register(site).await;
     for refused in [client.redeem(&code).await, client.refresh(&old.refresh_token).await] {
         assert_eq!(error(refused).await, "invalid_grant");
@@ -123,7 +123,7 @@ async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sig
     assert!(page.text().unwrap().contains("Test client"), "{}", page.html);
 }
 
-/// The page of Alice's own sessions, after the cookies of its browser.
+/// Opens the page of alice's own sessions, with the cookies of its browser.
 async fn sessions_page(site: &OAuthSite) -> (String, Page) {
     let browser = site.browser();
     let url = site.url("/sessions");
@@ -134,7 +134,7 @@ async fn sessions_page(site: &OAuthSite) -> (String, Page) {
     (cookies.join("; "), page)
 }
 
-/// The status of the page of sessions with these cookies: 303 leads to Entra.
+/// Returns the status of the page of sessions with these cookies: 303 redirects to Entra.
 async fn visited(site: &OAuthSite, cookies: &str) -> u16 {
     site.http.get(site.url("/sessions")).header(COOKIE, cookies).send().await.unwrap().status().as_u16()
 }

@@ -1,4 +1,4 @@
-//! Entra's tokens stay in the sealed session: none is in any answer, and no secret is in the audit log.
+//! Tests that Entra's tokens stay in the sealed session: no answer contains one, and the audit log contains no secret.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ async fn whole(answer: Response) -> String {
     format!("{headers}\n{}", answer.text().await.unwrap())
 }
 
-/// Every run of characters that tokens are written in, also inside what is base64url.
+/// Returns every run of token characters, also inside of base64url.
 fn words(text: &str) -> BTreeSet<String> {
     let is_of_word = |character: char| character.is_ascii_alphanumeric() || "-_.~".contains(character);
     let runs = text.split(|character| !is_of_word(character)).filter(|run| run.len() >= 20);
@@ -35,7 +35,7 @@ fn words(text: &str) -> BTreeSet<String> {
     words
 }
 
-/// True if Entra takes this for a refresh token of the server's application.
+/// Returns true if Entra accepts this as a refresh token of the server's application.
 async fn is_entras_refresh_token(site: &OAuthSite, word: &str) -> bool {
     let tenant = &site.site.setup.tenant;
     let entra = tenant.configuration().entra;
@@ -50,7 +50,7 @@ async fn is_entras_refresh_token(site: &OAuthSite, word: &str) -> bool {
         ("refresh_token", word),
     ];
     let answer: Value = http().post(url).form(&form).send().await.unwrap().json().await.unwrap();
-    // Entra takes it for malformed.
+    // Entra refuses it as malformed.
     assert!(answer["access_token"].is_string() || answer["error_codes"] == json!([9_002_313]), "{answer}");
     answer["access_token"].is_string()
 }

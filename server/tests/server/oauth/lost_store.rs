@@ -1,4 +1,4 @@
-//! A store of sessions that stops while people work, and comes back with its data or without.
+//! Tests of a session store that stops during use, and comes back with or without its data.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use super::replica_set::{Replicas, shared_store};
 use crate::harness::eventually;
 use crate::tenant::ALICE;
 
-/// Longest time until a sign-in fails that cannot be kept.
+/// Longest time until a sign-in fails that cannot be stored.
 const AT_ONCE: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(50);
 
-/// Calls with this access token all the time, and is never refused.
+/// Calls repeatedly with this access token, and is never refused.
 async fn never_refused(replicas: &Replicas, token: &str) {
     loop {
         assert_eq!(replicas.ping(token).await, 200);
@@ -20,7 +20,7 @@ async fn never_refused(replicas: &Replicas, token: &str) {
     }
 }
 
-/// Waits until the status of a server says that the store works, or that it does not.
+/// Waits until a server's status reports that the store works, or that it does not.
 async fn store_works(replicas: &Replicas, expected: bool) {
     let said = async || (replicas.site.site.status().await.session_store?.works == Some(expected)).then_some(());
     eventually(&format!("the status says that the store works: {expected}"), said).await;

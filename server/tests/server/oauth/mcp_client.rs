@@ -1,5 +1,5 @@
-//! An MCP client written by hand: it registers, sends its person to the browser, and asks for tokens. Tests change single
-//! parameters, which stock clients do not let them.
+//! MCP client for tests: it registers, opens the user's browser, and requests tokens. Tests change single parameters,
+//! which stock clients do not support.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -42,8 +42,8 @@ impl<'a> McpClient<'a> {
         Self { site, id: id.to_owned(), redirect_uri: REDIRECT_URI.to_owned(), verifier }
     }
 
-    /// The address that the person's browser opens, with these parameters in place of, or besides, the usual ones. An empty
-    /// value leaves one out.
+    /// Returns the address for the user's browser. These parameters replace or extend the usual ones. An empty value
+    /// removes one.
     pub(crate) fn authorize(&self, changes: &[(&str, &str)]) -> Url {
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&self.verifier));
         let usual = [
@@ -64,24 +64,24 @@ impl<'a> McpClient<'a> {
         url
     }
 
-    /// The page that asks the person.
+    /// Opens the user's page.
     pub(crate) async fn consent_page(&self, browser: &Browser, changes: &[(&str, &str)]) -> Page {
         browser.open(self.authorize(changes).as_str()).await.unwrap().page().unwrap()
     }
 
-    /// The way of this person through all pages, back to the client.
+    /// Goes as this user through all pages, back to the client.
     pub(crate) async fn approve(&self, browser: &Browser, user: &str, changes: &[(&str, &str)]) -> Callback {
         let entra = self.consent_page(browser, changes).await.press("approve").await.unwrap().page().unwrap();
         entra.sign_in(user).await.unwrap().callback().unwrap()
     }
 
-    /// The code that this person's sign-in brings.
+    /// Returns the code of this user's sign-in.
     pub(crate) async fn code(&self, user: &str) -> String {
         let callback = self.approve(&self.site.browser(), user, &[]).await;
         callback.parameter("code").unwrap_or_else(|| panic!("no code in {}", callback.url))
     }
 
-    /// The answer of the token endpoint to this form.
+    /// Returns the answer of the token endpoint to this form.
     pub(crate) async fn ask(&self, form: &[(&str, &str)]) -> Response {
         self.site.http.post(self.site.url("/token")).form(form).send().await.unwrap()
     }

@@ -1,4 +1,4 @@
-//! Documents by which clients find the authorization server (RFC 8414), and what every endpoint answers over HTTP.
+//! Tests of the documents for discovery (RFC 8414), and of every endpoint's answers over HTTP.
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::mcp_client::McpClient;
 use super::site::{OAuthSetup, OAuthSite};
 
 const METADATA: &str = "/.well-known/oauth-authorization-server/mcp";
-/// Endpoints with the method that each takes; clients ask the first, browsers visit the others.
+/// Endpoints with their methods. Clients use the first ones, browsers the others.
 const OF_CLIENTS: [(&str, Method); 4] =
     [("/jwks", Method::GET), ("/token", Method::POST), ("/register", Method::POST), ("/revoke", Method::POST)];
 const OF_BROWSERS: [(&str, Method); 5] = [
@@ -47,10 +47,10 @@ async fn the_metadata_has_the_issuer_of_its_address_and_offers_what_the_server_d
         "ui_locales_supported": ["en", "sv"],
     });
     assert_eq!(site.document(METADATA).await, expected);
-    // Of all hosts that a request can name, the document says the configured one.
+    // For every host in a request, the document contains the configured one.
     let named = site.http.get(format!("{}{METADATA}", site.edge.origin)).header("x-forwarded-host", "evil.example");
     assert_eq!(named.send().await.unwrap().json::<Value>().await.unwrap(), expected);
-    // Neither the other forms of the address nor another path are answered with this issuer.
+    // Other forms of the address and other paths have no answer with this issuer.
     for other in ["/.well-known/oauth-authorization-server", "/mcp/.well-known/oauth-authorization-server"] {
         let answer = site.http.get(format!("{}{other}", site.edge.origin)).send().await.unwrap();
         assert_eq!(answer.status(), 404, "{other}");

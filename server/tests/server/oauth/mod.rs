@@ -1,4 +1,4 @@
-//! The authorization server from outside: people in a browser, clients that are given the URL alone, and attackers.
+//! Tests of the authorization server from outside: users in a browser, clients that only have the URL, and attackers.
 
 mod access_tokens;
 mod aged;

@@ -1,4 +1,4 @@
-//! Sealed values at places that they are not for, at this server and at its neighbour with the same key secret.
+//! Tests of sealed values in wrong places, at this server and at another one with the same key secret.
 
 use super::by_hand::{Returning, Shown, cookie, get};
 use super::mcp_client::{McpClient, error, tokens};
@@ -25,7 +25,7 @@ async fn sealed_values(site: &OAuthSite) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// How each place took this value: true if it was accepted there.
+/// Returns the result of each place for this value: true if it was accepted there.
 async fn accepted(site: &OAuthSite, value: &str, shown: &Shown, sessions: &str) -> Vec<(&'static str, bool)> {
     let client = McpClient::known(site, value);
     let known = McpClient::register(site).await;
@@ -53,7 +53,7 @@ async fn a_sealed_value_is_good_at_its_own_place_alone() {
     let entra = browser.open(&site.url("/sessions")).await.unwrap().page().unwrap();
     entra.sign_in(ALICE).await.unwrap().page().unwrap();
     let sessions = cookie(&site, &browser, "sessions");
-    // Places whose own value is good without anything else; the others need their client, cookie or browser, too.
+    // Places whose own value needs nothing else. The others need their client, cookie or browser, too.
     let alone = ["client", "sessions cookie", "access token"];
     for (name, value) in sealed_values(&site).await {
         for (place, is_accepted) in accepted(&site, &value, &shown, &sessions).await {

@@ -1,4 +1,4 @@
-//! The page of a person's own sessions: their own alone, and ended by their own hand alone.
+//! Tests of the page of a user's own sessions: it shows only theirs, and only they can end them.
 
 use entra_emulator::sign_in::{Browser, Form, Page};
 use serde_json::json;
@@ -16,7 +16,7 @@ async fn client<'a>(site: &'a OAuthSite, name: &str) -> McpClient<'a> {
     McpClient::known(site, document["client_id"].as_str().unwrap())
 }
 
-/// The page, after the person has signed in for it.
+/// Opens the page, after the user has signed in for it.
 async fn page_of(site: &OAuthSite, browser: &Browser, user: &str) -> Page {
     let entra = browser.open(&site.url("/sessions")).await.unwrap().page().unwrap();
     let page = entra.sign_in(user).await.unwrap().page().unwrap();
@@ -24,7 +24,7 @@ async fn page_of(site: &OAuthSite, browser: &Browser, user: &str) -> Page {
     page
 }
 
-/// The forms with a button that ends one session.
+/// Returns the forms with a button that ends one session.
 fn rows(page: &Page) -> Vec<Form> {
     let ends_one = |form: &Form| form.buttons.iter().any(|button| button.name == "session");
     page.forms().unwrap().into_iter().filter(ends_one).collect()
@@ -34,7 +34,7 @@ async fn is_let_in(site: &OAuthSite, tokens: &Tokens) -> bool {
     site.site.rpc(&tokens.access_token, "ping", json!({})).await.status() == 200
 }
 
-/// The session of these tokens ends within five seconds.
+/// Waits until the session of these tokens ends, for at most five seconds.
 async fn ends(client: &McpClient<'_>, tokens: &Tokens) {
     let refused = async || (!is_let_in(client.site, tokens).await).then_some(());
     eventually_within(std::time::Duration::from_secs(5), "the access token is refused", refused).await;
@@ -88,7 +88,7 @@ async fn a_form_of_another_page_person_or_browser_ends_nothing() {
     let cookie = cookie(&site, &alice, "sessions");
     assert_eq!(rows(&of_bob).len(), 1);
     let (name, value) = cookie.split_once('=').unwrap();
-    // In the middle: the last character may be the same already.
+    // In the middle, since the last character may be the same already.
     let (front, back) = value.split_at(value.len() / 2);
     let other = if back.starts_with('A') { 'B' } else { 'A' };
     let altered = format!("{name}={front}{other}{}", &back[1..]);
@@ -117,7 +117,7 @@ async fn a_form_of_another_page_person_or_browser_ends_nothing() {
     let form = [("session", handle.as_str()), ("csrf", &bobs_csrf)];
     let request = site.http.post(site.url("/sessions")).form(&form).header("cookie", &bobs_cookie);
     assert_eq!(request.send().await.unwrap().status(), 200);
-    // Another site in alice's own browser.
+    // Another site in alice's browser.
     let form = [("all", "true"), ("csrf", csrf.as_str())];
     let refused =
         alice.post_from("https://evil.example/", &site.url("/sessions"), &form).await.unwrap().page().unwrap();

@@ -1,4 +1,4 @@
-//! Refresh tokens: once each, with Entra behind them.
+//! Tests of refresh tokens: each works once, and needs Entra.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::site::OAuthSite;
 use crate::harness::eventually;
 use crate::tenant::{ALICE, BOB, ROLE, control};
 
-/// Lets the tenant's next refreshes fail like this.
+/// Makes the tenant's next refreshes fail this way.
 fn fail_refreshes(site: &OAuthSite, times: u32, kind: FaultKind) {
     let matcher = Matcher {
         tenant: Some(site.site.setup.tenant.id),
@@ -40,7 +40,7 @@ fn refusal(code: u32, suberror: Option<&str>) -> FaultKind {
     }
 }
 
-/// The session of these tokens is over for good.
+/// Asserts that the session of these tokens has ended for good.
 async fn has_ended(client: &McpClient<'_>, tokens: &Tokens) {
     let refused = client.refresh(&tokens.refresh_token).await;
     assert_eq!((refused.status().as_u16(), error(refused).await.as_str()), (400, "invalid_grant"));
@@ -63,7 +63,7 @@ async fn twenty_refreshes_at_once_are_one_family_and_a_later_reuse_ends_it() {
     let second = successors.pop_first().unwrap();
     let third = tokens(client.refresh(&second).await).await;
     site.site.rpc(&third.access_token, "ping", json!({})).await.error_for_status().unwrap();
-    // Its successor was used: now it can only be a stolen one.
+    // Its successor was used, so it can only be a stolen one.
     assert_eq!(error(client.refresh(&first.refresh_token).await).await, "invalid_grant");
     has_ended(&client, &third).await;
     site.audited("refresh_token_reused").await;
@@ -144,7 +144,7 @@ async fn whatever_fails_at_entra_for_a_while_uses_up_nothing() {
             },
         ),
     ];
-    // Each takes as long as the server itself tries again.
+    // Each lasts as long as the server's own retries.
     futures::future::join_all(cases.map(|(what, kind)| uses_up_nothing(what, kind))).await;
 }
 
@@ -152,7 +152,7 @@ async fn uses_up_nothing(what: &str, kind: FaultKind) {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let first = client.sign_in(ALICE).await;
-    // More often than the server itself tries again.
+    // More often than the server's own retries.
     fail_refreshes(&site, 10, kind);
     let later = client.refresh(&first.refresh_token).await;
     assert_eq!(later.status(), 503, "{what}");
@@ -163,7 +163,7 @@ async fn uses_up_nothing(what: &str, kind: FaultKind) {
     tokens(client.refresh(&first.refresh_token).await).await;
 }
 
-/// Uses up the faults of this tenant that are left.
+/// Uses up the remaining faults of this tenant.
 async fn clear(site: &OAuthSite) {
     let tenant = &site.site.setup.tenant;
     let entra = tenant.configuration().entra;
@@ -183,7 +183,7 @@ async fn whatever_entra_has_withdrawn_ends_the_session_at_the_next_refresh() {
     control().set_account_enabled(tenant.id, alice, false).unwrap();
     has_ended(&client, &first).await;
     control().set_account_enabled(tenant.id, alice, true).unwrap();
-    // It does not come back to life.
+    // It stays ended.
     has_ended(&client, &first).await;
     let second = client.sign_in(ALICE).await;
     control().revoke(tenant.id, alice).unwrap();

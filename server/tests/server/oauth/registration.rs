@@ -1,4 +1,4 @@
-//! Dynamic client registration (RFC 7591) from outside: what is kept, what is dropped, and floods.
+//! Tests of dynamic client registration (RFC 7591) from outside: stored members, dropped members, and floods.
 
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ async fn a_flood_of_registrations_is_stopped_and_neither_other_addresses_nor_sig
     assert_eq!(refused.status(), 429);
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(error(refused).await, "temporarily_unavailable");
-    // An address that the attacker writes before its own does not give it another budget.
+    // An address that the attacker writes before its own gives it no other budget.
     assert_eq!(from("203.0.113.9, 198.51.100.7").await.status(), 429);
     assert_eq!(from("198.51.100.8").await.status(), 201);
     let client = McpClient::register(&site).await;
@@ -134,7 +134,7 @@ async fn a_flood_of_approvals_is_stopped_with_a_page() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let shown = Shown::to(&client, &[]).await;
-    // Forms that are worth nothing use up nobody's budget.
+    // Invalid forms use up no budget.
     for _ in 0..100 {
         assert_eq!(site.http.post(site.url("/consent")).send().await.unwrap().status(), 400);
     }
@@ -144,6 +144,6 @@ async fn a_flood_of_approvals_is_stopped_with_a_page() {
     let last = shown.approve(&site, &shown.cookie, &[]).await;
     assert_eq!(last.status(), 429);
     assert!(last.headers().contains_key("retry-after"));
-    // The budget of registrations is another one.
+    // Registrations have a separate budget.
     McpClient::register(&site).await;
 }

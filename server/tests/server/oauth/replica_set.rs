@@ -1,4 +1,4 @@
-//! Replicas of a server behind one edge: which of them a request goes to is the test's choice.
+//! Replicas of a server behind one edge. The test selects the replica of each request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ const LONGEST_BODY: usize = 1024 * 1024;
 
 /// Running servers with the same files and one edge.
 pub(crate) struct Replicas {
-    /// The edge, and what clients come with. Its own server is in no rotation: no client's request goes there.
+    /// Edge, and the settings of clients. Its own server is in no rotation: no client's request reaches it.
     pub(crate) site: OAuthSite,
     running: Mutex<Vec<Option<Running>>>,
     rotation: Arc<Rotation>,
@@ -35,9 +35,9 @@ pub(crate) struct Replicas {
 
 /// The load balancer between the edge and the replicas.
 struct Rotation {
-    /// Addresses of the replicas that take requests. Each is held while a request is there.
+    /// Addresses of the replicas that accept requests. Each is held during a request.
     replicas: Vec<RwLock<Option<SocketAddr>>>,
-    /// The replica that takes every request. Absent: each in its turn.
+    /// Replica that gets every request. If absent, they take turns.
     chosen: Mutex<Option<usize>>,
     turn: AtomicUsize,
     http: Client,
@@ -49,7 +49,7 @@ impl Replicas {
         Self::start(with_valkey(valkey).await, 3).await
     }
 
-    /// This many replicas of what is set up.
+    /// This number of replicas with this setup.
     pub(crate) async fn start(setup: OAuthSetup, count: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let site = setup.start_behind(listener.local_addr().unwrap()).await;
@@ -71,31 +71,31 @@ impl Replicas {
         replicas
     }
 
-    /// Lets this replica take every request from now on.
+    /// Sends every request to this replica from now on.
     pub(crate) fn lead_to(&self, replica: usize) {
         *self.rotation.chosen.lock().unwrap() = Some(replica);
     }
 
-    /// Lets the replicas that run take requests in turn from now on.
+    /// Sends requests to the running replicas in turn from now on.
     pub(crate) fn balance(&self) {
         *self.rotation.chosen.lock().unwrap() = None;
     }
 
-    /// Starts a replica with the files as they are now.
+    /// Starts a replica with the current files.
     pub(crate) async fn launch(&self, replica: usize) {
         let running = self.site.site.another().await;
         *self.rotation.replicas[replica].write().await = Some(running.address());
         self.running.lock().unwrap()[replica] = Some(running);
     }
 
-    /// Stops a replica once it has answered what has come to it. It takes no request any longer.
+    /// Stops a replica after it has answered its open requests. It gets no new ones.
     pub(crate) async fn stop(&self, replica: usize) {
         *self.rotation.replicas[replica].write().await = None;
         let running = self.running.lock().unwrap()[replica].take().unwrap();
         running.shutdown().await;
     }
 
-    /// Restarts one replica after the other.
+    /// Restarts one replica after another.
     pub(crate) async fn roll(&self) {
         for replica in 0..self.count() {
             self.stop(replica).await;
@@ -113,7 +113,7 @@ impl Replicas {
         }
     }
 
-    /// Lets replicas that start from now on have this configuration.
+    /// Sets the configuration of replicas that start from now on.
     pub(crate) fn configure(&self, change: impl FnOnce(&mut AuthorizationServerConfiguration)) {
         let setup = &self.site.site.setup;
         let mut configuration = setup.configuration.clone();
@@ -121,12 +121,12 @@ impl Replicas {
         replace(&setup.file("config.yaml"), serde_yaml::to_string(&configuration).unwrap().as_bytes());
     }
 
-    /// The status of an answer to a request with this access token that asks nothing of Graph.
+    /// Returns the status of a request with this access token that needs nothing from Graph.
     pub(crate) async fn ping(&self, token: &str) -> u16 {
         self.site.site.rpc(token, "ping", json!({})).await.status().as_u16()
     }
 
-    /// The answer to a call that asks Graph for the person.
+    /// Returns the answer to a call that reads the user from Graph.
     pub(crate) async fn call(&self, token: &str) -> reqwest::Response {
         self.site.site.call(token, "get_user_details", json!({})).await
     }
@@ -148,16 +148,17 @@ pub(crate) fn part_of_token(token: &str, part: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-/// A store that replicas share. It does not wait for the disk, which may be busy for longer than a command may take.
+/// A store that replicas share. It does not wait for the disk, which may be busy for longer than the limit of a
+/// command.
 pub(crate) async fn shared_store() -> Valkey {
     Valkey::start_with(&["--appendfsync", "no"]).await
 }
 
-/// A server whose sessions are in this store.
+/// A server with its sessions in this store.
 pub(crate) async fn with_valkey(valkey: &Valkey) -> OAuthSetup {
     let mut setup = OAuthSetup::new().await;
     setup.server().session_store = SessionStore::Valkey(valkey.configuration());
-    // Tests call all the time.
+    // These tests call continuously.
     setup.setup.configuration.rate_limit.per_user = Rate { requests: 100_000, per_seconds: 60 };
     let folder = setup.setup.tenant.path();
     let ca = folder.join("store-ca.pem");
@@ -168,7 +169,7 @@ pub(crate) async fn with_valkey(valkey: &Valkey) -> OAuthSetup {
 }
 
 impl Rotation {
-    /// The replicas, in the order in which they are tried.
+    /// Returns the replicas in the order of attempts.
     fn candidates(&self) -> Vec<&RwLock<Option<SocketAddr>>> {
         if let Some(chosen) = *self.chosen.lock().unwrap() {
             return vec![&self.replicas[chosen]];
@@ -179,7 +180,7 @@ impl Rotation {
     }
 }
 
-/// Passes a request on to a replica that takes it.
+/// Forwards a request to a replica that accepts it.
 async fn forward(State(rotation): State<Arc<Rotation>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, LONGEST_BODY).await.unwrap();

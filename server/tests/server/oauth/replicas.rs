@@ -1,4 +1,4 @@
-//! Replicas that share a Redis or Valkey server: every step of a sign-in may come to another of them.
+//! Tests of replicas that share a Redis or Valkey server: every step of a sign-in may reach another replica.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::harness::eventually;
 use crate::tenant::{ALICE, BOB};
 use crate::valkey::PREFIX;
 
-/// Longest time until a revocation counts at every replica.
+/// Longest time until a revocation is effective at every replica.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 const LIFE: Duration = Duration::from_secs(600);
 /// Steps of a session, in their order.
@@ -36,7 +36,7 @@ async fn each_step_of_a_session_may_come_to_another_replica_and_its_end_is_seen_
     assert_eq!(replicas.call(&first.access_token).await.status(), 200);
     replicas.lead_to(2);
     let second = tokens(client.refresh(&first.refresh_token).await).await;
-    // Each has now heard from the store that the session is open.
+    // Each has now read from the store that the session is open.
     for replica in 0..3 {
         replicas.lead_to(replica);
         assert_eq!(replicas.ping(&second.access_token).await, 200, "{replica}");
@@ -68,7 +68,8 @@ async fn a_replica_that_stops_after_any_step_is_not_missed() {
     }
 }
 
-/// The tokens of a session that one replica serves until this step, after which it stops. The others serve the rest.
+/// Starts a session that one replica serves until this step, after which it stops. The others serve the rest. Returns
+/// the tokens.
 async fn session_with_a_loss_after(step: &str, replicas: &Replicas) -> Tokens {
     replicas.lead_to(0);
     let done = async |name: &str| {
@@ -111,7 +112,7 @@ async fn of_twenty_refreshes_at_once_at_three_replicas_all_bring_the_same_succes
         assert_eq!(other.refresh_token, second.refresh_token);
         assert_eq!(replicas.ping(&other.access_token).await, 200);
     }
-    // Each replica asks Entra once at most, in the name of all that came to it.
+    // Each replica asks Entra at most once, for all requests that reached it.
     let asked = replicas.site.site.setup.tenant.grants("refresh_token");
     assert!((1..=3).contains(&asked), "{asked}");
     tokens(client.refresh(&second.refresh_token).await).await;
@@ -121,7 +122,7 @@ async fn of_twenty_refreshes_at_once_at_three_replicas_all_bring_the_same_succes
 async fn servers_with_other_prefixes_in_one_database_see_nothing_of_each_other() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
-    // The last replica is the same server in everything but the prefix.
+    // The last replica is equal to the server except for the prefix.
     let mut other = valkey.configuration();
     other.key_prefix = format!("{PREFIX}other:");
     replicas.configure(|server| server.session_store = SessionStore::Valkey(other));
@@ -139,7 +140,7 @@ async fn servers_with_other_prefixes_in_one_database_see_nothing_of_each_other()
     assert_eq!(revoke(&client, &alice.refresh_token).await, 200);
     let page = entra.page().unwrap().sign_in(ALICE).await.unwrap().page().unwrap();
     assert_eq!(page.status, 400, "{}", page.html);
-    // Nothing of that has reached the first server's records.
+    // None of that has reached the first server's records.
     replicas.lead_to(1);
     assert_eq!(replicas.ping(&alice.access_token).await, 200);
     tokens(client.redeem(&code).await).await;
@@ -170,7 +171,7 @@ async fn a_record_that_somebody_moves_in_the_store_is_worth_nothing() {
     }
     replicas.balance();
 
-    // Another sign-in, and a record of another purpose, in the place of the one that the browser began.
+    // Another sign-in, and a record of another purpose, in the place of the browser's sign-in.
     let state = |url: &url::Url| url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
     let begin = async || {
         client.consent_page(&replicas.site.browser(), &[]).await.press("approve").await.unwrap().page().unwrap()
@@ -182,7 +183,7 @@ async fn a_record_that_somebody_moves_in_the_store_is_worth_nothing() {
         let page = entra.sign_in(ALICE).await.unwrap().page().unwrap();
         assert_eq!(page.status, 400, "{from}: {}", page.html);
     }
-    // What stands in its own place is taken.
+    // A record in its own place is accepted.
     attackers.sign_in(BOB).await.unwrap().callback().unwrap();
     tokens(client.refresh(&alice.refresh_token).await).await;
 }

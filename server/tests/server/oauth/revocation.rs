@@ -1,4 +1,4 @@
-//! The end of sessions: by their client (RFC 7009), and by the platform team for everybody.
+//! Tests of the end of sessions: by their client (RFC 7009), and by the platform team for all users.
 
 use serde_json::json;
 
@@ -84,10 +84,10 @@ async fn a_revocation_for_everybody_ends_what_began_before_within_seconds_and_le
         eventually("the access token is refused", refused).await;
         assert_eq!(error(client.refresh(&session.refresh_token).await).await, "invalid_grant");
     }
-    // Entra's own tokens are Entra's to revoke.
+    // Only Entra revokes its own tokens.
     assert_eq!(site.site.rpc(&direct, "ping", json!({})).await.status(), 200);
     eventually("the instant is over", async || (jiff::Timestamp::now().as_second() >= instant).then_some(())).await;
-    // What the person had approved before is not redeemed after.
+    // Codes from before cannot be redeemed afterwards.
     let late = client.redeem(&pending).await;
     if late.status() == 200 {
         let late = tokens(late).await;

@@ -1,4 +1,4 @@
-//! A person signs in through a client, and the client calls tools.
+//! Tests of a user's sign-in through a client, and of the client's tool calls.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A server with an authorization server of its own, behind an edge with TLS.
+//! Server with its own authorization server, behind an edge with TLS.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::harness::{PATIENCE, Setup, Site, eventually};
 use crate::tenant::{authority, control};
 
-/// The redirect URI of the test's MCP client: loopback, whose port may be any.
+/// Redirect URI of the test's MCP client: loopback, on any port.
 pub(crate) const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
 
 /// A client that a configuration lists.
@@ -29,18 +29,18 @@ pub(crate) fn listed() -> ListedClient {
 pub(crate) struct OAuthSite {
     pub(crate) site: Site,
     pub(crate) edge: Edge,
-    /// Trusts the edge, and follows no redirects.
+    /// HTTP client that trusts the edge, and follows no redirects.
     pub(crate) http: Client,
 }
 
-/// What a server with an authorization server is started with. Change what the test is about, then [`OAuthSetup::start`].
+/// Input of a server with an authorization server. Change it as the test needs, then call [`OAuthSetup::start`].
 pub(crate) struct OAuthSetup {
     pub(crate) setup: Setup,
     pub(crate) edge: Edge,
 }
 
 impl OAuthSetup {
-    /// A server with a memory store and one key epoch, whose app registration has the callback.
+    /// A server with a memory store and one key epoch. Its app registration has the callback.
     pub(crate) async fn new() -> Self {
         let (mut setup, edge) = (Setup::new(), Edge::start().await.unwrap());
         setup.configuration.public_url = Some(format!("{}/mcp", edge.origin));
@@ -75,7 +75,7 @@ impl OAuthSetup {
         Self { setup, edge }
     }
 
-    /// The part of the configuration that this is about.
+    /// The part of the configuration about the authorization server.
     pub(crate) fn server(&mut self) -> &mut AuthorizationServerConfiguration {
         self.setup.configuration.authorization_server.as_mut().unwrap()
     }
@@ -87,21 +87,22 @@ impl OAuthSetup {
         site
     }
 
-    /// The same behind a load balancer at this address, which decides where requests go.
+    /// Starts the server behind a load balancer at this address, which distributes the requests.
     pub(crate) async fn start_behind(self, balancer: SocketAddr) -> OAuthSite {
         let site = self.start_aside().await;
         site.edge.lead_to(balancer);
         site
     }
 
-    /// The same with what `gateway` starts between the edge and the server's address, and whose own address it returns.
+    /// Starts the server with an intermediary from `gateway` between the edge and the server's address. `gateway`
+    /// returns its own address.
     pub(crate) async fn start_behind_gateway(self, gateway: impl AsyncFnOnce(SocketAddr) -> SocketAddr) -> OAuthSite {
         let site = self.start_aside().await;
         site.edge.lead_to(gateway(site.site.running.address()).await);
         site
     }
 
-    /// The same with an edge that leads nowhere yet.
+    /// Starts the server with an edge that has no target yet.
     async fn start_aside(self) -> OAuthSite {
         let Self { setup, edge } = self;
         let mut site = setup.start().await;
@@ -128,7 +129,7 @@ impl OAuthSite {
         format!("{}/mcp{path}", self.edge.origin)
     }
 
-    /// A person's browser, which comes back to [`REDIRECT_URI`].
+    /// A user's browser, which comes back to [`REDIRECT_URI`].
     pub(crate) fn browser(&self) -> Browser {
         let authority = authority();
         let browser = Browser::trusting(&[&authority.ca_pem, &self.edge.ca_pem]).unwrap();

@@ -1,4 +1,5 @@
-//! What Entra or Graph asks of a person beyond their first sign-in reaches them through the client's next one.
+//! Tests of requirements of Entra or Graph beyond a user's first sign-in. They reach the user through the client's next
+//! one.
 
 use entra_emulator::ConditionalAccess;
 use entra_emulator::sign_in::Step;
@@ -45,7 +46,7 @@ async fn claims_of_graph_end_the_session_and_go_to_entra_with_the_next_sign_in_o
     assert_eq!(refused.status(), 401);
     assert!(refused.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"));
     assert_eq!(error(client.refresh(&first.refresh_token).await).await, "invalid_grant");
-    // Entra is asked twice: the second time with the claims.
+    // Entra gets two requests, the second one with the claims.
     let browser = site.browser();
     let entra = client.consent_page(&browser, &[]).await.press("approve").await.unwrap().page().unwrap();
     let again = entra.sign_in(ALICE).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is withdrawn ends at once: a client, keys that others know, sessions before a time.
+//! Tests of withdrawals with immediate effect: a client, leaked keys, sessions before a time.
 
 use std::convert::Infallible;
 
@@ -28,7 +28,7 @@ async fn keys_of_before_a_compromise_open_nothing_from_the_moment_that_the_polic
     eventually("the token is refused", refused).await;
     assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "temporarily_unavailable");
     assert_eq!(site.http.get(client.authorize(&[])).send().await.unwrap().status(), 503);
-    // Tokens of Entra are verified by other keys.
+    // Other keys verify tokens of Entra.
     let direct = site.site.setup.tenant.token(ALICE);
     assert_eq!(site.site.call(&direct, "get_user_details", json!({})).await.status(), 200);
 }
@@ -124,7 +124,7 @@ async fn a_request_whose_session_is_revoked_while_its_body_comes_is_refused() {
     send(first);
     let mut policy = site.site.setup.policy.clone();
     policy.revoke_sessions_before = Some(jiff::Timestamp::now().as_second() + 60);
-    // Its token is looked at before the policy is: a policy is looked for twice a second.
+    // The server checks the token before the policy. It polls for a policy twice a second.
     site.site.setup.write_policy(&policy);
     let refused = async || {
         let answer = site.site.call(&token, "get_user_details", json!({})).await;

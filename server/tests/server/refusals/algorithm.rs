@@ -1,4 +1,4 @@
-//! Every algorithm but RS256, each with a signature that is right for it where there can be one.
+//! Every algorithm except RS256, each with a valid signature if one exists.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("PS512", Algorithm::PS512),
     ]
     .map(|(name, algorithm)| case(Some(json!(name)), "signed so", Signature::Rsa(algorithm)));
-    // A verifier that lets the token choose takes what it knows of the public key for a shared secret (RFC 8725 section 2.1).
+    // A verifier that trusts the token's algorithm uses the public key as a shared secret (RFC 8725 section 2.1).
     let secrets = [
         ("the PEM", PUBLISHED.public_pem.as_bytes().to_vec()),
         ("the PEM without its last line feed", PUBLISHED.public_pem.trim_end().as_bytes().to_vec()),

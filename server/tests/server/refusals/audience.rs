@@ -1,4 +1,4 @@
-//! Audiences that are not this server, however near.
+//! Audiences that are similar to this server's, but not equal.
 
 use serde_json::{Value, json};
 

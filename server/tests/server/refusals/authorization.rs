@@ -1,4 +1,4 @@
-//! Good tokens that give no right to be here: no scope, no role, another client, nobody.
+//! Valid tokens that give no access: no scope, no role, another client, no principal.
 
 use serde_json::{Value, json};
 

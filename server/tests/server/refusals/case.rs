@@ -1,11 +1,11 @@
-//! One case: a good token, one change to it, and the reason that it has to be refused for.
+//! One case: a valid token, one change to it, and the expected reason of the refusal.
 
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
 use super::forge::Forge;
 
-/// The categories in which the most trusted validators have negative tests.
+/// Categories in which the most trusted validators have negative tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Category {
     Algorithm,
@@ -37,7 +37,7 @@ impl Category {
     ];
 }
 
-/// The good token that a case is made from.
+/// Valid token that a case is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Base {
     User,
@@ -59,7 +59,7 @@ pub(super) type SignatureChange = Box<dyn Fn(&Forge, Parts<'_>) -> String + Send
 pub(super) type TextChange = Box<dyn Fn(&str) -> Vec<u8> + Send>;
 pub(super) type AuthorizationChange = Box<dyn Fn(&str) -> Vec<String> + Send>;
 
-/// The one change. What is not changed stays good; what was changed before signing is signed.
+/// The only change. Everything else stays valid; a change before signing is signed.
 pub(super) enum Change {
     /// A claim; `None` removes it.
     Claim(&'static str, Option<Value>),
@@ -67,11 +67,11 @@ pub(super) enum Change {
     Claims(Value),
     /// A member of the header; `None` removes it.
     Header(&'static str, Option<Value>),
-    /// How it is signed, which the header says.
+    /// Algorithm of the signature, which the header names.
     Algorithm(Option<Value>, Signature),
-    /// The signature that holds.
+    /// Valid signature.
     Signature(SignatureChange),
-    /// A key that is not published, and members of the header that name it.
+    /// Unpublished key, and members of the header that name it.
     StrangersKey { kid: &'static str, header: Vec<(&'static str, Value)> },
     /// The text of the claims, before it is encoded and signed.
     ClaimsText(TextChange),
@@ -85,16 +85,16 @@ pub(super) enum Change {
     Authorization(AuthorizationChange),
 }
 
-/// What a signature is made of.
+/// Input of a signature.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
     /// The encoded header and claims.
     pub(super) signed_part: &'a str,
-    /// The signature that holds.
+    /// Valid signature.
     pub(super) signature: &'a str,
 }
 
-/// How a token is signed.
+/// Way to sign a token.
 pub(super) enum Signature {
     /// With the published key.
     Rsa(Algorithm),
@@ -136,7 +136,7 @@ impl Case {
         Self { what: format!("{base:?}: {}", self.what), base, ..self }
     }
 
-    /// The status that belongs to the reason.
+    /// Returns the status for the reason.
     pub(super) fn status(&self) -> u16 {
         match self.reason {
             "malformed_authorization" => 400,

@@ -1,4 +1,4 @@
-//! What Entra's documents can be: keys that cannot be used among those that can, and documents that cannot be used at all.
+//! Tests of Entra's documents: unusable keys beside usable ones, and unusable documents.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::{Value, json};
@@ -9,10 +9,10 @@ use crate::tenant::{TestTenant, control};
 
 const DISCOVERY: &str = "/v2.0/.well-known/openid-configuration";
 const KEYS: &str = "/discovery/v2.0/keys";
-/// More than any test asks.
+/// More than the number of requests in any test.
 const ALWAYS: u32 = 10_000;
 
-/// The forge's key under other ids, published for issuers that are not the tenant's.
+/// The forge's key under other ids, published for other issuers than the tenant's.
 pub(super) const KEYS_OF_OTHER_ISSUERS: [(&str, &str); 8] = [
     ("for-another-tenant", "https://localhost/aaaa0000-0000-4000-8000-000000000003/v2.0"),
     ("for-the-public-cloud", "https://login.microsoftonline.com/{tenantid}/v2.0"),
@@ -53,7 +53,7 @@ fn defects() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// Lets the tenant publish the forge's key besides its own, and beside that all keys that are of no use.
+/// Makes the tenant publish the forge's key besides its own, and all unusable keys.
 pub(super) fn publish(tenant: &TestTenant, forge: &Forge) {
     let issuer = forge.issuer.replace(&tenant.id.to_string(), "{tenantid}");
     let mut document = forge.published.clone();
@@ -83,7 +83,7 @@ pub(super) fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// Documents that cannot be used.
+/// Unusable documents.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Document {
     DiscoveryUnavailable,
@@ -126,7 +126,7 @@ impl Document {
         Self::KeysTooLong,
     ];
 
-    /// Lets the tenant answer with this document from now on.
+    /// Makes the tenant answer with this document from now on.
     pub(super) fn answer(self, tenant: &TestTenant) {
         let entra = tenant.configuration().entra;
         let (authority, id) = (&entra.authority, &entra.tenant_id);

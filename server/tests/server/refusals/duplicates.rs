@@ -1,4 +1,4 @@
-//! Anything twice: what one reader checks might not be what another uses.
+//! Duplicate parts: one reader might check the first, and another use the second.
 
 use serde_json::{Value, json};
 
@@ -13,12 +13,12 @@ pub(super) fn cases(forge: &Forge) -> Vec<Case> {
     cases
 }
 
-/// The text with this member in front of all others.
+/// Returns the text with this member before all others.
 fn in_front(member: String) -> impl Fn(&str) -> Vec<u8> + Send + use<> {
     move |text| format!("{{{member},{}", &text[1..]).into_bytes()
 }
 
-/// The text with this member behind all others.
+/// Returns the text with this member after all others.
 fn behind(member: String) -> impl Fn(&str) -> Vec<u8> + Send + use<> {
     move |text| format!("{},{member}}}", &text[..text.len() - 1]).into_bytes()
 }

@@ -1,4 +1,4 @@
-//! Makes good tokens, and tokens with one change, with a key whose private half the tests have.
+//! Makes valid tokens, and tokens with one change, with a private key of the tests.
 
 use std::sync::LazyLock;
 
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::case::{Base, Change, Parts, Signature};
 use crate::tenant::{ALICE, AUDIENCE, SUBJECT, TestTenant, control, http, issuer};
 
-/// The id under which the forge's key is published.
+/// Id of the forge's published key.
 pub(super) const KEY_ID: &str = "forge";
 
-/// The end of the path that headers name: Entra's keys for version 1.
+/// End of the path in headers: Entra's keys for version 1.
 pub(super) const EMBEDDED_PATH: &str = "/discovery/keys";
 
 /// An RSA key pair.
@@ -28,9 +28,9 @@ pub(super) struct Key {
     jwk: Value,
 }
 
-/// The key that tenants publish for the forge.
+/// Key that tenants publish for the forge.
 pub(super) static PUBLISHED: LazyLock<Key> = LazyLock::new(Key::generate);
-/// A key that nobody publishes.
+/// Unpublished key.
 static STRANGER: LazyLock<Key> = LazyLock::new(Key::generate);
 
 impl Key {
@@ -48,7 +48,7 @@ impl Key {
         }
     }
 
-    /// The key as Entra publishes it, under this id and for these issuers.
+    /// Returns the key as Entra publishes it, with this id and for these issuers.
     pub(super) fn published_as(&self, kid: &str, issuer: &str) -> Value {
         let mut jwk = self.jwk.clone();
         jwk["kid"] = json!(kid);
@@ -73,7 +73,7 @@ impl Key {
 pub(super) struct Forge {
     pub(super) tenant: Uuid,
     pub(super) server: Uuid,
-    /// When the forge was made, in seconds since 1970.
+    /// Time of the forge's creation, in seconds since 1970.
     pub(super) now: i64,
     client: Uuid,
     daemon: Uuid,
@@ -84,9 +84,9 @@ pub(super) struct Forge {
     pub(super) id_token_claims: Value,
     pub(super) graph_token: String,
     pub(super) projected_token: String,
-    /// The good claims, signed with the key that the tenant publishes for another issuer.
+    /// Valid claims, signed with the key that the tenant publishes for another issuer.
     pub(super) signed_with_the_consumers_key: String,
-    /// The keys that the tenant publishes by itself.
+    /// Keys that the tenant publishes by itself.
     pub(super) published: Value,
 }
 
@@ -120,12 +120,12 @@ impl Forge {
         }
     }
 
-    /// The clients of the good tokens.
+    /// Clients of the valid tokens.
     pub(super) fn clients(&self) -> [Uuid; 2] {
         [self.client, self.daemon]
     }
 
-    /// The claims of a good token.
+    /// Claims of a valid token.
     pub(super) fn claims(&self, base: Base) -> &Value {
         let [user, application, user_of_version_1, application_of_version_1] = &self.claims;
         match base {
@@ -136,32 +136,32 @@ impl Forge {
         }
     }
 
-    /// A good token.
+    /// A valid token.
     pub(super) fn token(&self, base: Base) -> String {
         signed(header().to_string().as_bytes(), self.claims(base).to_string().as_bytes())
     }
 
-    /// A good token as it is sent.
+    /// A valid token as it is sent.
     pub(super) fn bearer(&self, base: Base) -> Vec<String> {
         bearer(&self.token(base))
     }
 
-    /// A good user token but for this claim.
+    /// A valid user token except for this claim.
     pub(super) fn with_claim(&self, name: &'static str, value: Value) -> Vec<String> {
         self.apply(Base::User, &Change::Claim(name, Some(value)))
     }
 
-    /// A good user token but for this member of its header.
+    /// A valid user token except for this member of its header.
     pub(super) fn with_header(&self, name: &'static str, value: Value) -> Vec<String> {
         self.apply(Base::User, &Change::Header(name, Some(value)))
     }
 
-    /// The address that headers name: one of the tenant's own authority, with good keys, that the server never asks.
+    /// Address in headers: one of the tenant's own authority, with valid keys, that the server never requests.
     pub(super) fn embedded_url(&self) -> String {
         self.issuer.replace("/v2.0", EMBEDDED_PATH)
     }
 
-    /// Each way in which a header can name a key, here the stranger's.
+    /// All ways in which a header can name a key, here the stranger's.
     pub(super) fn embedded_keys(&self) -> Vec<(&'static str, Value)> {
         let url = self.embedded_url();
         vec![
@@ -174,7 +174,7 @@ impl Forge {
         ]
     }
 
-    /// The Authorization headers of a good token with this change.
+    /// The Authorization headers of a valid token with this change.
     pub(super) fn apply(&self, base: Base, change: &Change) -> Vec<String> {
         let (header, claims) = (header(), self.claims(base).clone());
         let texts = |header: &Value, claims: &Value| (header.to_string().into_bytes(), claims.to_string().into_bytes());
@@ -224,7 +224,7 @@ impl Forge {
     }
 }
 
-/// A good token with this header and these claims.
+/// A valid token with this header and these claims.
 pub(super) fn signed(header: &[u8], claims: &[u8]) -> String {
     let signed_part = encoded(header, claims);
     let signature = PUBLISHED.sign(signed_part.as_bytes(), Algorithm::RS256);

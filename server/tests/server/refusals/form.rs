@@ -1,4 +1,4 @@
-//! What is no token by its form: size, nesting, encoding and JSON. All of it is signed as it stands, wherever it can be.
+//! Tokens with an invalid form: size, nesting, encoding and JSON. All of it is signed as written, wherever possible.
 
 use super::case::{Case, Category, Change};
 
@@ -12,7 +12,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// One more member in front of the others.
+/// One more member before the others.
 fn with_member(member: &str) -> impl Fn(&str) -> Vec<u8> + Send + use<> {
     let start = format!("{{{member},");
     move |text| text.replacen('{', &start, 1).into_bytes()
@@ -51,7 +51,7 @@ fn sizes() -> Vec<Case> {
     ]
 }
 
-/// Documents that are no JSON object.
+/// Documents that are not a JSON object.
 fn documents() -> Vec<Case> {
     let mut cases = Vec::new();
     for document in ["", " ", "null", "true", "1", "\"x\"", "[]", "[{}]", "<html>", "{", "}", "{}{}"] {
@@ -61,7 +61,7 @@ fn documents() -> Vec<Case> {
     cases
 }
 
-/// Documents that a lax parser reads.
+/// Documents that a lax parser accepts.
 fn texts() -> Vec<Case> {
     let reserved = r#""$serde_json::private::RawValue":"{}""#;
     vec![

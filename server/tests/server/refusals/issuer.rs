@@ -1,4 +1,4 @@
-//! Issuers that are not the tenant's, in either version.
+//! Issuers other than the tenant's, in either version.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Keys that are not the tenant's, keys for another issuer, keys that the token brings along, and the tenant it names.
+//! Keys that are not the tenant's, keys for another issuer, keys that the token contains, and the tenant that it names.
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn key_ids() -> Vec<Case> {
     cases
 }
 
-/// A key in the header or an address of one proves nothing, whatever id it goes by.
+/// A key in the header, or its address, proves nothing, whatever its id.
 fn embedded(forge: &Forge) -> Vec<Case> {
     let mut cases = Vec::new();
     for (kid, reason) in [("stranger", "unknown_key"), (KEY_ID, "bad_signature")] {

@@ -1,5 +1,5 @@
-//! What jsonwebtoken lets pass unless told otherwise, and the server refuses. Once the library refuses one of these by
-//! itself, its assertion here says so.
+//! Tests of tokens that jsonwebtoken accepts by default, and the server refuses. If the library starts to refuse one of
+//! these by itself, its assertion here fails.
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};

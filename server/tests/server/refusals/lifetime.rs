@@ -1,4 +1,4 @@
-//! Before, after, and no times at all. The seconds around the skew are the unit tests', whose clock stands still.
+//! Before, after, and without times. The unit tests, whose clock does not move, cover the seconds around the skew.
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
-//! Tokens that are refused. Each case is a good token with one change, asked over HTTP, and fails for the reason of that
-//! change alone: the reason on its audit line, not only the status.
+//! Tests of refused tokens. Each case is a valid token with one change, sent over HTTP. The refusal must have the
+//! reason of this change on its audit line, not only the status.
 //!
-//! `forge` makes the tokens, `case` is one of them; each other file holds the cases of one category. `configuration` also
-//! has what Entra's documents can be.
+//! `forge` makes the tokens, and `case` is one of them. Each other file contains the cases of one category.
+//! `configuration` also covers Entra's documents.
 
 mod algorithm;
 mod audience;
@@ -32,7 +32,7 @@ use forge::{EMBEDDED_PATH, Forge};
 use crate::harness::{Setup, Site, eventually};
 use crate::tenant::{ALICE, BOB, http};
 
-/// How many requests are on their way at once.
+/// Number of concurrent requests.
 const TOGETHER: usize = 8;
 const PING: &str = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
 
@@ -65,9 +65,10 @@ async fn start(versions: &[TokenVersion]) -> (Site, Forge) {
     (setup.start().await, forge)
 }
 
-/// The status and the reason of a request with these Authorization headers, while this site judges no other.
+/// Returns the status and the reason of a request with these Authorization headers, while this site has no other
+/// request.
 async fn judged(site: &Site, authorization: Vec<String>) -> (u16, String) {
-    // As through a proxy that is not named: the many bad tokens of these tests would use up one address's budget.
+    // As through an unlisted proxy: the many invalid tokens of these tests would use up one address's budget.
     let mut request = site.request().header("x-forwarded-for", "192.0.2.7");
     for value in authorization {
         request = request.header("authorization", value);
@@ -79,7 +80,7 @@ async fn judged(site: &Site, authorization: Vec<String>) -> (u16, String) {
     (response.status().as_u16(), changed.join(" and "))
 }
 
-/// How many requests were judged for each reason. Of so many refusals the audit log has no lines of their own.
+/// Returns the number of decisions for each reason. The audit log has no separate lines for so many refusals.
 async fn counted(site: &Site) -> BTreeSet<(String, String)> {
     let metrics = site.admin("/metrics").await.text().await.unwrap();
     let requests = metrics.lines().filter_map(|line| line.strip_prefix("mcp_entra_server_requests_total{"));
@@ -122,7 +123,7 @@ async fn each_case_is_refused_for_the_reason_of_its_one_change() {
 
 #[tokio::test]
 async fn no_document_of_entra_that_cannot_be_used_lets_anybody_in() {
-    // Boxed, since the stack of a test is small and these run together.
+    // Boxed, since the stack of a test is small and these run concurrently.
     let refused = stream::iter(Document::ALL.map(|document| {
         Box::pin(async move {
             let setup = Setup::new();
@@ -172,7 +173,7 @@ async fn neighbours_of_the_cases_are_accepted() {
     for (what, authorization) in good {
         assert_eq!(judged(&site, authorization).await, (200, "authenticated".to_owned()), "{what}");
     }
-    // Keys in the header change nothing, neither for a good signature nor (among the cases) for a bad one.
+    // Keys in the header change nothing, neither for a valid signature nor (among the cases) for an invalid one.
     for (member, value) in forge.embedded_keys() {
         let judgement = judged(&site, forge.with_header(member, value)).await;
         assert_eq!(judgement, (200, "authenticated".to_owned()), "{member}");

@@ -1,4 +1,4 @@
-//! Signatures that do not hold: of others, of other content, or not quite.
+//! Invalid signatures: of others, of other content, or almost valid.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -42,7 +42,7 @@ fn of_others() -> Vec<Case> {
     ]
 }
 
-/// The signature that holds, with a change to its bytes.
+/// The valid signature, with a change to its bytes.
 fn bytes(what: &str, change: fn(&mut Vec<u8>)) -> Case {
     signature(what, move |_, parts| {
         let mut bytes = URL_SAFE_NO_PAD.decode(parts.signature).unwrap();
@@ -51,7 +51,7 @@ fn bytes(what: &str, change: fn(&mut Vec<u8>)) -> Case {
     })
 }
 
-/// The signature that holds, with a change to its text.
+/// The valid signature, with a change to its text.
 fn text(what: &str, change: fn(&str) -> String) -> Case {
     signature(what, move |_, parts| change(parts.signature))
 }
@@ -86,7 +86,7 @@ fn nearly() -> Vec<Case> {
     ]
 }
 
-/// A token whose part at this index is changed after it was signed.
+/// A token whose part at this index was changed after it was signed.
 fn part(what: String, index: usize, change: impl Fn(&mut Value) + Send + 'static) -> Case {
     let change = move |token: &str| {
         let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! Tokens of Entra that are good for something else, and claims that leave open what a token is good for.
+//! Tokens of Entra for other purposes, and claims without a clear purpose.
 
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ fn others(forge: &Forge) -> Vec<Case> {
     let mut with_hash = forge.id_token_claims.clone();
     with_hash["at_hash"] = json!("x");
     with_hash["nonce"] = json!("x");
-    // RFC 7523: what a client signs for the token endpoint, here even with the right key.
+    // RFC 7523: a client's assertion for the token endpoint, here even with the right key.
     let assertion = json!({
         "iss": forge.clients()[0], "sub": forge.clients()[0], "aud": forge.server, "iat": forge.now,
         "nbf": forge.now, "exp": forge.now + 600, "jti": "x",

@@ -1,10 +1,10 @@
-//! Headers that repeat parts of the body, and the revisions that a request can speak.
+//! Tests of headers that repeat parts of the body, and of the revisions of a request.
 
 use serde_json::{Value, json};
 
 use super::{PROTOCOL, Stage};
 
-/// The status and the error code of a request whose headers are changed like this: an empty value takes the header away.
+/// Returns the status and the error code of a request with these changed headers. An empty value removes the header.
 async fn changed(stage: &Stage, method: &str, params: Value, headers: &[(&'static str, &str)]) -> (u16, Value) {
     let mut request = stage.request(method, params, true).build().unwrap();
     for (name, value) in headers {
@@ -49,7 +49,7 @@ async fn a_header_says_what_the_body_says() {
     ] {
         assert_eq!(changed(&stage, method, params, headers).await, *expected, "{method} {headers:?}");
     }
-    // Those between may go by the header, whatever the revision.
+    // Intermediaries may use the header, in every revision.
     for (name, status) in [("writes", 400), ("echo", 200)] {
         let call = stage.request("tools/call", echo(), false).header("mcp-name", name);
         assert_eq!(call.send().await.unwrap().status(), status, "{name}");

@@ -1,4 +1,4 @@
-//! Lists, page by page.
+//! Tests of lists in pages.
 
 use mcp_entra_policy::Pattern;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ async fn a_cursor_that_is_none_is_refused_with_the_next_step() {
         assert_eq!(answer["error"]["code"], -32602, "{method} {cursor}: {answer}");
         assert!(answer["error"]["message"].as_str().unwrap().contains("without a cursor"), "{answer}");
     }
-    // The same cursor is one of the list that has the entry.
+    // The same cursor belongs to a list with the entry.
     let answer = stage.ask("tools/list", json!({ "cursor": "ZWNobw" })).await;
     assert_eq!(names(&answer, "tools", "name")[0], "hangs", "{answer}");
 }

@@ -1,4 +1,4 @@
-//! A server of an offer that knows nothing of Microsoft Graph: it does what a test tells it.
+//! Tests of a server with a scripted offer, which does not know Microsoft Graph.
 
 mod headers;
 mod lists;
@@ -23,8 +23,8 @@ use crate::tenant::{ALICE, TestTenant};
 
 const PROTOCOL: &str = "2026-07-28";
 
-/// A server of such an offer. Its policy grants everything that a prefix may grant, but for secrets, and one tool that writes
-/// by name.
+/// A server with such an offer. Its policy grants everything that a prefix may grant, except secrets, and one tool that
+/// writes by name.
 struct Stage {
     offer: Arc<Scripted>,
     site: Site,
@@ -35,7 +35,7 @@ impl Stage {
         Self::with(|_| ()).await
     }
 
-    /// The same, once the set-up is changed like this.
+    /// A server with such an offer, and this change of the setup.
     async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let (offer, mut setup) = (Arc::new(Scripted::default()), Setup::new());
         setup.offer = Some(Arc::clone(&offer) as Arc<dyn Offer>);
@@ -73,7 +73,7 @@ impl Stage {
         self.send(self.request(method, params, true)).await
     }
 
-    /// Puts the policy in force that the server was started with, changed like this.
+    /// Applies the initial policy with this change.
     fn change_policy(&self, change: impl FnOnce(&mut CompiledPolicy)) {
         let mut policy = self.site.setup.policy.clone();
         change(&mut policy);
@@ -85,7 +85,7 @@ impl Stage {
     }
 }
 
-/// A stream of events that a server sends.
+/// An event stream of a server.
 pub(crate) struct Events {
     response: Response,
     read: String,
@@ -100,7 +100,7 @@ impl Events {
         Self { response, read: String::new() }
     }
 
-    /// The next message. None at the end of the stream. Comments are passed over.
+    /// Returns the next message, or `None` at the end of the stream. Comments are skipped.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             while let Some((event, rest)) = self.read.split_once("\n\n") {
@@ -115,7 +115,7 @@ impl Events {
         }
     }
 
-    /// All messages to the end of the stream.
+    /// Returns all messages to the end of the stream.
     pub(crate) async fn rest(&mut self) -> Vec<Value> {
         let mut messages = vec![];
         while let Some(message) = self.next().await {
@@ -270,7 +270,7 @@ async fn a_client_that_hangs_up_ends_its_call_since_2026_07_28_and_not_before() 
         if is_modern {
             assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the call goes on").is_err());
         } else {
-            // The client has gone once its line is written, and the call goes on.
+            // The client has gone after its line is written, and the call continues.
             let is_over = |line: &Value| line["tool"] == "hangs" && line["status"].is_null();
             let lines = || stage.site.audit().into_iter().filter(is_over).count();
             eventually("both clients have gone", async || (lines() == 2).then_some(())).await;

@@ -1,4 +1,4 @@
-//! An offer that does what a test tells it, and records its calls.
+//! Offer that behaves as a test requires, and records its calls.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ pub(super) struct Scripted {
     pub(super) calls: Mutex<Vec<(Operation, Input)>>,
     /// Dropped with the call of the tool `hangs`.
     pub(super) hanging: Mutex<Option<oneshot::Sender<Infallible>>>,
-    /// Lets the tools `waits` and `waits_to_sign_in` end.
+    /// Ends the tools `waits` and `waits_to_sign_in`.
     pub(super) goes_on: Notify,
     offered: Mutex<Arc<Offered>>,
     changes: Changes,
@@ -34,13 +34,13 @@ impl Default for Scripted {
 }
 
 impl Scripted {
-    /// Offers these tools from now on, and tells so.
+    /// Offers these tools from now on, and announces the change.
     pub(super) fn offer_tools(&self, tools: &[&str]) {
         *self.offered.lock().unwrap() = Arc::new(offered(tools));
         self.changes.tell(Change::Offered);
     }
 
-    /// Tells that the content of a resource has changed.
+    /// Announces that the content of a resource has changed.
     pub(super) fn update(&self, uri: &str) {
         self.changes.tell(Change::Resource(uri.into()));
     }
@@ -109,7 +109,7 @@ impl Offer for Scripted {
                     notices.log(LogLevel::Info, json!("so far"));
                     notices.log(LogLevel::Error, json!({ "went": "wrong" }));
                     notices.report(Progress { done: Some(5.0), total: Some(5.0), message: None });
-                    // Progress that does not increase is none.
+                    // Progress must increase.
                     notices.report(Progress { done: Some(5.0), total: Some(5.0), message: None });
                     Reply::structured(json!({ "told": true }))
                 }

@@ -1,4 +1,4 @@
-//! Calls that are answered by an event stream.
+//! Tests of calls that are answered by an event stream.
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -39,10 +39,11 @@ async fn a_call_writes_to_the_log_of_a_client_that_asked_for_it_and_to_no_other(
     let params = json!({ "name": "tells", "_meta": { "io.modelcontextprotocol/logLevel": "warning" } });
     let mut events = Events::of(stage.request("tools/call", params, true).send().await.unwrap());
     assert_eq!(logs(&events.rest().await), std::slice::from_ref(&error));
-    // Earlier revisions set the level in a session, which there is none of: everything but what is for developers is told.
+    // Earlier revisions set the level in a session, and there is no session: everything except messages for developers
+    // is sent.
     let mut events = Events::of(stage.request("tools/call", json!({ "name": "tells" }), false).send().await.unwrap());
     assert_eq!(logs(&events.rest().await), [json!({ "level": "info", "data": "so far" }), error]);
-    // Nothing was asked for: the answer is JSON.
+    // Nothing was requested: the answer is JSON.
     let answer = stage.ask("tools/call", json!({ "name": "tells" })).await;
     assert_eq!(answer["result"]["structuredContent"], json!({ "told": true }));
 }

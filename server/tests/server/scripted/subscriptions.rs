@@ -1,4 +1,4 @@
-//! Clients that listen for notifications.
+//! Tests of clients that subscribe to notifications.
 
 use mcp_entra_policy::Pattern;
 use reqwest::Response;
@@ -58,7 +58,7 @@ async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to
     assert_eq!(message["params"]["_meta"][SUBSCRIPTION], 7);
     assert_eq!(stage.site.tools(&stage.site.setup.tenant.token(ALICE)).await, ["echo"]);
 
-    // The next notification of those who were not affected is about something else.
+    // The next notification of the unaffected clients is about something else.
     stage.change_policy(|policy| policy.grants = vec![grant_to_readers(&[])]);
     assert_eq!(of_prompts.next().await.unwrap()["method"], "notifications/prompts/list_changed");
     stage.change_policy(|policy| policy.revoke_sessions_before = Some(1));

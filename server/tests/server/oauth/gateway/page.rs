@@ -1,10 +1,10 @@
-//! The page about API gateways, as far as a gateway can follow it: paths, headers and the policy.
+//! Page about API gateways, as a gateway can follow it: paths, headers and the policy.
 
 use axum::http::{HeaderName, Method};
 
 const PAGE: &str = include_str!("../../../../../docs/api-gateway.md");
 
-/// What the page has a gateway do.
+/// Settings of a gateway on the page.
 pub(crate) struct Page {
     operations: Vec<(Method, &'static str)>,
     requests: Headers,
@@ -13,7 +13,7 @@ pub(crate) struct Page {
     pub(crate) policy: Element,
 }
 
-/// Names of headers. One that ends in `*` stands for all that begin so.
+/// Names of headers. One that ends in `*` matches every name with this prefix.
 struct Headers(Vec<String>);
 
 /// An element of an XML document, without its text beside child elements.
@@ -40,17 +40,17 @@ impl Page {
         }
     }
 
-    /// True if the API has an operation for this.
+    /// Returns true if the API has an operation for this.
     pub(crate) fn publishes(&self, method: &Method, path: &str) -> bool {
         self.operations.iter().any(|(known, template)| known == method && matches(template, path))
     }
 
-    /// True if the header of a request passes.
+    /// Returns true if the request header passes.
     pub(crate) fn passes_on(&self, header: &HeaderName) -> bool {
         self.requests.contain(header)
     }
 
-    /// True if the header of an answer passes.
+    /// Returns true if the answer header passes.
     pub(crate) fn passes_back(&self, header: &HeaderName) -> bool {
         self.answers.contain(header)
     }
@@ -68,7 +68,7 @@ impl Page {
         set.children.first().map(|value| value.text.as_str())
     }
 
-    /// The lines of the page that begin like this, without the indentation.
+    /// Returns the lines of the page with this prefix, without the indentation.
     pub(crate) fn lines(begin: &str) -> Vec<&'static str> {
         PAGE.lines().map(str::trim).filter_map(|line| line.strip_prefix(begin)).collect()
     }
@@ -80,7 +80,7 @@ impl Page {
 }
 
 impl Headers {
-    /// Those in the row of the table with this heading.
+    /// Returns those in the row of the table with this heading.
     fn of(direction: &str) -> Self {
         let rows = Page::lines(&format!("| {direction} | "));
         let [row] = rows.as_slice() else { panic!("rows of {direction}: {rows:?}") };
@@ -92,12 +92,12 @@ impl Headers {
     }
 }
 
-/// True if this is the pattern, or begins as one does that ends in `*`.
+/// Returns true if this matches the pattern, which may end in `*`.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == text, |begin| text.starts_with(begin))
 }
 
-/// The one block of this language.
+/// Returns the only block of this language.
 fn block(language: &str) -> &'static str {
     let fence = format!("```{language}\n");
     let mut blocks = PAGE.split(&fence).skip(1);
@@ -107,7 +107,7 @@ fn block(language: &str) -> &'static str {
 }
 
 impl Element {
-    /// The root of a document. Fails on one that is not well-formed; knows no entities, namespaces or declarations.
+    /// Returns the root of a document. Fails on a malformed one; does not support entities, namespaces or declarations.
     fn read(document: &str) -> Self {
         let mut open = vec![Self::default()];
         let mut rest = document;
@@ -139,7 +139,7 @@ impl Element {
         roots.remove(0)
     }
 
-    /// The element that this tag begins.
+    /// Returns the element that this tag starts.
     fn opened(tag: &str) -> Self {
         let (name, mut rest) = tag.split_once(' ').unwrap_or((tag, ""));
         assert!(!name.is_empty() && name.chars().all(|character| character.is_ascii_lowercase() || character == '-'));

@@ -1,5 +1,5 @@
-//! An API gateway that follows the page to the letter: it publishes the operations, passes the headers and sets what the
-//! policy sets, and no more. Where the page lets it, it does what other gateways do, too.
+//! API gateway that follows the page exactly: it publishes the operations, passes the headers and sets the policy's
+//! headers, and nothing else. If the page allows it, it behaves as other gateways do, too.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,15 +16,15 @@ use tokio::net::TcpListener;
 use super::page::Page;
 use crate::harness::{HOST, PATIENCE};
 
-/// The header by which a test says from which address it comes.
+/// Header in which a test sets the address of the client.
 pub(crate) const FROM: &str = "x-test-from";
-/// The address that a request comes from unless it says so.
+/// Default address of a client.
 const SOMEWHERE: &str = "203.0.113.7";
 /// The name of the backend, which the server does not know.
 const BACKEND: &str = "graph.internal.example";
-/// The host that a client forges.
+/// Host that a client forges.
 const EVIL: &str = "evil.example";
-/// The longest body.
+/// Maximum size of a body.
 const LIMIT: usize = 1024 * 1024;
 
 /// A running gateway.
@@ -34,7 +34,7 @@ pub(crate) struct Gateway(Arc<Inner>);
 struct Inner {
     page: Page,
     sets_host: bool,
-    /// Sent by every client in the test's place.
+    /// Headers that every client sends in this test.
     forged: bool,
     seen: Mutex<Seen>,
 }
@@ -42,13 +42,13 @@ struct Inner {
 /// Names of the headers of answers, in lower case.
 #[derive(Clone, Default)]
 pub(crate) struct Seen {
-    /// Those that passed.
+    /// Names of passed headers.
     pub(crate) passed: BTreeSet<String>,
-    /// Those that did not.
+    /// Names of removed headers.
     pub(crate) dropped: BTreeSet<String>,
 }
 
-/// A gateway and the way to its backend.
+/// A gateway and the address of its backend.
 #[derive(Clone)]
 struct Way {
     gateway: Gateway,
@@ -62,12 +62,12 @@ impl Gateway {
         Self::with(true, false)
     }
 
-    /// One without the policy's host.
+    /// A gateway without the policy's host.
     pub(crate) fn without_host() -> Self {
         Self::with(false, false)
     }
 
-    /// One whose clients all forge who and where they are.
+    /// A gateway whose clients all forge their address and host.
     pub(crate) fn with_forgers() -> Self {
         Self::with(true, true)
     }
@@ -76,7 +76,7 @@ impl Gateway {
         Self(Arc::new(Inner { page: Page::read(), sets_host, forged, seen: Mutex::default() }))
     }
 
-    /// Starts it before this server, on a free port. It ends with the test.
+    /// Starts it in front of this server, on a free port. It ends with the test.
     pub(crate) async fn start(&self, server: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -99,7 +99,7 @@ impl Gateway {
         self.0.seen.lock().unwrap().clone()
     }
 
-    /// The headers that the server gets.
+    /// Returns the headers for the server.
     fn outbound(&self, client: &HeaderMap) -> HeaderMap {
         let Inner { page, sets_host, forged, .. } = &*self.0;
         let passing = client.iter().filter(|(name, _)| page.passes_on(name));
@@ -134,7 +134,7 @@ impl Gateway {
         headers
     }
 
-    /// The headers that the client gets.
+    /// Returns the headers for the client.
     fn inbound(&self, server: &HeaderMap) -> HeaderMap {
         let mut seen = self.0.seen.lock().unwrap();
         let mut headers = HeaderMap::new();
@@ -152,7 +152,7 @@ impl Gateway {
     }
 }
 
-/// One request to the server and back, with both bodies read to their ends first.
+/// Forwards one request to the server. Both bodies are first read to their ends.
 async fn pass(State(way): State<Way>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Way { gateway, backend, http } = way;
