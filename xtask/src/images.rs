@@ -1,4 +1,4 @@
-//! `cargo image`: builds the programs, puts each into a container image, and prints the next steps.
+//! `cargo xtask image`: builds the programs, puts each into a container image, and prints the next steps.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,4 @@
-//! The generated files in `crds/yaml` and `crds/schemas`, and the page about the kinds, are what the code generates.
-//! `REGENERATE=1 cargo test --workspace --test generated` writes them anew.
+//! Comparison of the files in `crds/yaml` and `crds/schemas`, and of the page about the kinds, with the generated ones.
 #![cfg(test)] // without this, clippy does not recognise helper functions of tests
 
 use std::fs;

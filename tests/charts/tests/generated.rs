@@ -1,5 +1,5 @@
 //! Comparison of `values.yaml` and `README.md` of each chart with its `values.schema.json`, which is the only
-//! documentation of values. `REGENERATE=1 cargo test --workspace --test generated` writes both.
+//! documentation of values.
 #![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 use std::fs;

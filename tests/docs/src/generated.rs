@@ -1,4 +1,4 @@
-//! Generated parts of pages: `REGENERATE=1 cargo test --workspace` writes them.
+//! Files and parts of pages that are generated from the code. `cargo xtask generate` writes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

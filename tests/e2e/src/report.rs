@@ -1,14 +1,13 @@
-//! The report of a step: its title, its verdict, its time and the evidence it leaves.
+//! Report of a step: its title, verdict, time and evidence.
 
 use std::future::Future;
 use std::io::Write;
 use std::time::Instant;
 
-/// Evidence that a step leaves, a line each.
+/// Evidence of a step, in lines.
 pub type Evidence = Vec<String>;
 
-/// Plays something that has a place among others, and prints its title, its time, and what it saw. Returns true if it
-/// passed.
+/// Plays a numbered step, and prints its title, its time, and its evidence. Returns true if it passed.
 pub async fn tell(
     (number, of): (usize, usize),
     title: &str,

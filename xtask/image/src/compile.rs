@@ -53,7 +53,7 @@ fn build<'a>(
     what: impl IntoIterator<Item = &'a str>,
 ) -> anyhow::Result<Vec<u8>> {
     if !cfg!(target_os = "linux") {
-        bail!("the programs in images are Linux': run `cargo xtask image` there, or build charts/Containerfile");
+        bail!("programs in images are for Linux: run `cargo xtask image` on Linux, or build charts/Containerfile");
     }
     let (target, what) = (target(), Vec::from_iter(what));
     let output = cargo()

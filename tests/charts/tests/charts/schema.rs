@@ -107,14 +107,14 @@ async fn an_unknown_value_of_the_chart_of_the_kinds_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_an_older_chart_upgrade_or_say_in_words_what_they_lack_and_what_to_pass() {
+async fn values_of_an_older_chart_upgrade_or_fail_with_the_missing_value_and_the_flag() {
     let template = repository("charts/mcp-entra/templates/values/_with-defaults.tpl");
     let template = fs::read_to_string(template).unwrap();
     let paths = template.lines().nth(1).unwrap().split(' ');
     let helm = helm().await;
-    // Each top-level key, as if it had come with this version, and one below it.
+    // Each top-level key, as if this version had added it, and one below it.
     let mut tops: BTreeSet<&str> = paths.filter_map(|path| path.split('.').next()).collect();
-    // The schema asks for it before anything is rendered.
+    // The schema requires it before anything is rendered.
     tops.remove("image");
     for lacking in tops.into_iter().chain(["monitoring.serviceMonitor", "guardrails.refuseOrphaning.enabled"]) {
         let unset = format!("--set={lacking}=null");
