@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::page::repository;
 
-/// Asserts that a page matches the generated one.
+/// Asserts that a file matches the generated one. Writes it instead if the variable `REGENERATE` is set.
 pub fn hold(path: &str, generated: &str) {
     let file = repository(path);
     if std::env::var_os("REGENERATE").is_some() {
