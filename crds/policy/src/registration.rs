@@ -12,10 +12,10 @@ pub enum Registration {
 impl Registration {
     /// Returns the registration that the audience of a verified token proves.
     ///
-    /// An audience that is a GUID is the client id: the only audience of version 2 tokens, and one of those of version
-    /// 1. `api://<GUID>` proves the same. An identifier URI is unique in its tenant, and Entra lets a registration add
-    /// this URI only for its own client id. Any registration of the tenant may have any other audience. That includes
-    /// the same GUID in other spellings.
+    /// An audience that is a GUID is the client id. It is the only audience of tokens of version 2, and one of those of
+    /// version 1. `api://<GUID>` proves the same. An identifier URI is unique in its tenant, and Entra lets a
+    /// registration add this URI only for its own client id. Any registration of the tenant may have any other audience.
+    /// That includes the same GUID in other spellings.
     pub fn proven_by(audience: &str) -> Self {
         let id = audience.strip_prefix("api://").unwrap_or(audience);
         if is_guid(id) { Self::Known(id.to_owned()) } else { Self::Unknown }
