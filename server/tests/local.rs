@@ -20,7 +20,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn the_printed_configuration_starts_this_program_with_what_the_environment_says() {
+fn the_printed_configuration_starts_this_program_with_the_settings_of_the_environment() {
     let variables =
         [("MCP_ENTRA_TENANT", "Contoso.com"), ("MCP_ENTRA_CLIENT_ID", CLIENT_ID), ("MCP_ENTRA_SCOPES", "User.Read")];
     let output = local(&["--print-config", "vscode", "--tenant", "fabrikam.com"], &variables);
@@ -61,7 +61,7 @@ fn a_wrong_variable_ends_the_program_in_one_line_that_names_it() {
 }
 
 #[test]
-fn a_secret_in_the_environment_keeps_local_mode_from_starting() {
+fn local_mode_refuses_to_start_with_a_secret_in_the_environment() {
     let required = ["--tenant", "contoso.com", "--client-id", CLIENT_ID, "--print-config", "cursor"];
     for variable in ["AZURE_CLIENT_SECRET", "AZURE_PASSWORD", "AZURE_CLIENT_CERTIFICATE_PATH"] {
         let output = local(&required, &[(variable, "hunter2")]);

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_two_dashes_is_the_command_whatever_it_looks_like() {
+    fn everything_after_the_two_dashes_is_the_command() {
         let options = ["serve", "--socket=/s", "--max-processes", "2", "--patience-ms", "9"];
         let arguments = parsed(&[&options[..], &["--", "-run", "--socket", "--", "x"]].concat());
         let command = ["-run", "--socket", "--", "x"].map(OsString::from).to_vec();
@@ -132,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn processes_have_three_seconds_to_end_unless_told_otherwise() {
+    fn processes_have_three_seconds_to_end_by_default() {
         let Ok(Arguments::Supervise(backend)) = parsed(&["supervise", "--", "cat"]) else { panic!("not understood") };
         assert_eq!(backend.patience, Duration::from_secs(3));
     }
 
     #[test]
-    fn a_directory_is_installed_into_and_no_second_one() {
+    fn the_program_installs_into_exactly_one_directory() {
         assert_eq!(parsed(&["install", "/shim"]), Ok(Arguments::Install("/shim".into())));
         assert!(parsed(&["install", "/shim", "/other"]).is_err());
         assert!(parsed(&["install"]).is_err());

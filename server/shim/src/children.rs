@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_read_whatever_the_program_is_called() {
+    fn the_parent_is_read_with_any_program_name() {
         assert_eq!(parse_parent(b"12 (cat) S 7 12 12 0 -1"), Some(Pid::from_raw(7)));
         assert_eq!(parse_parent(b"12 (a) Z 1 (\xff) S 7 12 12 0 -1"), Some(Pid::from_raw(7)));
         assert_eq!(parse_parent(b"12"), None);

@@ -75,13 +75,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_put_together_and_the_last_needs_no_end() {
+    fn lines_are_assembled_and_the_last_needs_no_end() {
         assert_eq!(lines(&[b"a\r\nb", b"c\n\n", b"\td"]), ["a", "bc", "", "\td"]);
         assert_eq!(lines(&[b"a\n"]), ["a"]);
     }
 
     #[test]
-    fn control_characters_and_bytes_that_are_no_text_are_replaced() {
+    fn control_characters_and_invalid_bytes_are_replaced() {
         assert_eq!(lines(&[b"\x1b[31mred\0\xff\xc2\x85\n"]), ["\\u{1b}[31mred\\u{0}\u{fffd}\\u{85}"]);
         assert_eq!(lines(&["grün\n".as_bytes()]), ["grün"]);
     }

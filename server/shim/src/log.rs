@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_takes_are_dropped_and_counted_and_later_ones_are_written() {
+    fn unread_lines_are_dropped_and_counted_and_later_ones_are_written() {
         let place = Place::default();
         let (log, writer) = Log::to(place.clone()).unwrap();
         let stuck = place.lock();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_stuck_does_not_hold_back_the_end() {
+    fn a_blocked_log_does_not_delay_the_end() {
         let place = Place::default();
         let (log, writer) = Log::to(place.clone()).unwrap();
         let stuck = place.lock();

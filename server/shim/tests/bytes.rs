@@ -28,7 +28,7 @@ fn megabytes_come_back_unchanged_while_more_are_sent() {
 }
 
 #[test]
-fn two_connections_have_a_process_each() {
+fn each_of_two_connections_has_its_own_process() {
     let shim = Shim::of("echo $$; exec cat");
     let (mut one, mut other) = (shim.connect(), shim.connect());
     assert_ne!(line(&one), line(&other));
@@ -42,7 +42,7 @@ fn two_connections_have_a_process_each() {
 }
 
 #[test]
-fn a_process_that_does_not_read_holds_the_sender_back_and_ends_with_the_connection() {
+fn a_process_that_does_not_read_blocks_the_sender_and_ends_with_the_connection() {
     let shim = Shim::impatient("read path; exec 9>$path; exec sleep 1000", Duration::from_millis(100));
     let (connection, holders) = shim.connect_holding("holders");
     connection.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -61,7 +61,7 @@ fn a_process_that_does_not_read_holds_the_sender_back_and_ends_with_the_connecti
 }
 
 #[test]
-fn a_process_is_held_back_while_nobody_reads_and_nothing_is_lost() {
+fn an_unread_process_is_blocked_and_nothing_is_lost() {
     const CHUNK: usize = 64 * 1024;
     let shim = Shim::of("for i in $(seq 64); do head -c 65536 /dev/zero; echo written >&2; done");
     let connection = shim.connect();
@@ -74,7 +74,7 @@ fn a_process_is_held_back_while_nobody_reads_and_nothing_is_lost() {
 }
 
 #[test]
-fn what_a_process_answers_after_its_input_has_ended_is_delivered() {
+fn answers_of_a_process_after_the_end_of_its_input_are_delivered() {
     let shim = Shim::of("cat >/dev/null; echo answer");
     let mut connection = shim.connect();
     connection.write_all(b"question\n").unwrap();

@@ -59,7 +59,7 @@ fn a_process_that_ignores_sigterm_is_killed_with_its_group() {
 }
 
 #[test]
-fn a_process_ends_once_the_companion_takes_no_more_output() {
+fn a_process_ends_once_the_companion_reads_no_more_output() {
     let shim = Shim::of("read path; exec 9>$path; while echo line; do sleep 0.01; done");
     let (connection, holders) = shim.connect_holding("holders");
     connection.shutdown(Shutdown::Read).unwrap();
@@ -96,7 +96,7 @@ fn a_daemon_ends_with_its_own_connection_and_with_no_other() {
 }
 
 #[test]
-fn what_a_killed_supervisor_leaves_is_killed() {
+fn descendants_of_a_killed_supervisor_are_killed() {
     let shim = Shim::of("read path; exec 9>$path; setsid sh -c 'sleep 1000 &'; exec 9>&-; echo $PPID; cat");
     let (one, holders) = shim.connect_holding("one");
     let (other, others) = shim.connect_holding("other");
@@ -109,7 +109,7 @@ fn what_a_killed_supervisor_leaves_is_killed() {
 }
 
 #[test]
-fn orphans_that_end_are_reaped_while_the_process_goes_on() {
+fn ended_orphans_are_reaped_while_the_process_continues() {
     // An unreaped orphan still has its entry in the process table.
     let shim = Shim::of(
         "orphan=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$orphan ]; do sleep 0.01; done; echo reaped; cat",

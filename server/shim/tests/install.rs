@@ -12,7 +12,7 @@ fn install(program: &Path, directory: &Path) -> Output {
 }
 
 #[test]
-fn a_copy_is_executable_by_everybody_and_can_copy_itself() {
+fn all_users_can_execute_a_copy_and_it_can_copy_itself() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let copy = one.path().join("mcp-entra-shim");
     // The second copy replaces the first.
@@ -27,7 +27,7 @@ fn a_copy_is_executable_by_everybody_and_can_copy_itself() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_refused_with_the_next_step() {
+fn a_missing_directory_is_refused_with_the_next_step() {
     let folder = tempfile::tempdir().unwrap();
     let output = install(Path::new(PROGRAM), &folder.path().join("missing"));
     assert_eq!(output.status.code(), Some(1));

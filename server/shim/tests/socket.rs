@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::harness::{Shim, rest, serve};
 
 #[test]
-fn owner_and_group_may_connect_and_nobody_else() {
+fn only_owner_and_group_may_connect() {
     let shim = Shim::of("echo ready");
     let found = fs::metadata(shim.socket()).unwrap();
     assert!(found.file_type().is_socket());
@@ -28,7 +28,7 @@ fn the_sockets_of_an_earlier_run_are_replaced() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_kept() {
+fn a_file_that_is_not_a_socket_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("backend.sock");
     fs::write(&path, "kept").unwrap();

@@ -40,7 +40,7 @@ fn a_line_that_is_too_long_is_cut_and_the_next_one_whole() {
 }
 
 #[test]
-fn a_process_goes_on_while_nobody_reads_the_log_which_says_later_what_it_lacks() {
+fn a_process_continues_with_an_unread_log_which_later_counts_the_missing_lines() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("backend.sock");
     let (mut log, theirs) = std::io::pipe().unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::harness::{Shim, line, rest, serve};
 
 #[test]
-fn a_process_has_the_environment_of_the_shim_and_nothing_else() {
+fn a_process_has_exactly_the_environment_of_the_shim() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("backend.sock");
     let mut serve = serve(&socket, 1, &["/usr/bin/env"]);
@@ -26,7 +26,7 @@ fn a_process_has_neither_the_connection_nor_the_socket() {
 }
 
 #[test]
-fn a_connection_beyond_the_most_is_closed_at_once_and_one_after_an_end_is_not() {
+fn a_connection_beyond_the_maximum_is_closed_at_once_and_one_after_an_end_is_not() {
     let shim = Shim::start(2, &["sh", "-c", "echo ready; exec cat"]);
     let (one, other) = (shim.connect(), shim.connect());
     assert_eq!((line(&one), line(&other)), ("ready".to_owned(), "ready".to_owned()));
@@ -51,7 +51,7 @@ fn refusal(command: &str) -> String {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_named_with_the_next_step() {
+fn a_missing_command_is_named_with_the_next_step() {
     let refusal = refusal("/no/such/program");
     assert!(refusal.contains("cannot start /no/such/program: No such file or directory"), "{refusal}");
     assert!(refusal.contains("spec.backend.command"), "{refusal}");

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{Shim, line, rest};
 
 #[test]
-fn a_stop_leaves_no_process_of_open_connections_whatever_they_ignore() {
+fn a_stop_leaves_no_process_of_open_connections_whichever_signals_they_ignore() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let script = "read path; exec 9>$path; trap '' TERM; setsid sh -c 'sleep 1000 &'; echo ready; sleep 1000; cat";
         let mut shim = Shim::impatient(script, Duration::from_millis(100));
@@ -23,7 +23,7 @@ fn a_stop_leaves_no_process_of_open_connections_whatever_they_ignore() {
 }
 
 #[test]
-fn a_stop_closes_the_input_of_processes_and_delivers_what_they_answer_to_that() {
+fn a_stop_closes_the_input_of_processes_and_delivers_their_last_answers() {
     let mut shim = Shim::of("echo ready; cat; echo bye");
     let connection = shim.connect();
     assert_eq!(line(&connection), "ready");
@@ -33,7 +33,7 @@ fn a_stop_closes_the_input_of_processes_and_delivers_what_they_answer_to_that() 
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_companion_that_takes_no_output() {
+fn a_stop_does_not_wait_for_a_companion_that_reads_no_output() {
     let mut shim = Shim::impatient("echo ready; exec yes", Duration::from_millis(100));
     let connection = shim.connect();
     assert_eq!(line(&connection), "ready");

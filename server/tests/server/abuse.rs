@@ -45,7 +45,7 @@ fn address(serving: &Value, member: &str) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn thousands_of_silent_connections_to_each_port_keep_neither_a_probe_nor_a_call_out() {
+async fn thousands_of_silent_connections_to_each_port_block_neither_probes_nor_calls() {
     // This process has the other ends of the connections.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(16_384), hard).unwrap();
@@ -71,7 +71,7 @@ async fn thousands_of_silent_connections_to_each_port_keep_neither_a_probe_nor_a
 }
 
 #[tokio::test]
-async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is_full_and_loses_no_line() {
+async fn an_unread_standard_output_blocks_requests_once_the_queue_is_full_and_loses_no_line() {
     let mut setup = Setup::new();
     setup.configuration.rate_limit.per_user.requests = 1;
     setup.write_files();
@@ -124,7 +124,7 @@ async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is
 }
 
 #[tokio::test]
-async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and_says_what_is_lost() {
+async fn a_stopping_server_with_an_unread_standard_output_ends_and_reports_the_lost_lines() {
     let setup = Setup::new();
     setup.write_files();
     let (mut child, mut logs, serving) = started(&mut serve(&setup)).await;
@@ -141,7 +141,7 @@ async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and
 }
 
 #[tokio::test]
-async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from_nothing_else() {
+async fn a_failed_standard_output_only_makes_the_server_unready() {
     let setup = Setup::new();
     setup.write_files();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -161,7 +161,7 @@ async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from
 }
 
 #[tokio::test]
-async fn a_standard_error_that_nobody_reads_keeps_no_request_waiting_and_the_server_from_no_end() {
+async fn an_unread_standard_error_delays_neither_requests_nor_the_end_of_the_server() {
     let setup = Setup::new();
     setup.write_files();
     let (mut child, logs, serving) = started(serve(&setup).env("RUST_LOG", "trace")).await;

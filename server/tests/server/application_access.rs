@@ -70,7 +70,7 @@ async fn an_application_reads_the_user_whom_it_names_by_its_own_permissions() {
 }
 
 #[tokio::test]
-async fn an_application_uses_every_tool_for_the_user_whom_it_names_and_for_nobody_else() {
+async fn an_application_uses_every_tool_only_for_the_user_whom_it_names() {
     let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
     let tenant = &site.setup.tenant;
     let bob = object_id(tenant, BOB);
@@ -96,7 +96,7 @@ async fn an_application_uses_every_tool_for_the_user_whom_it_names_and_for_nobod
 }
 
 #[tokio::test]
-async fn an_application_is_shown_that_it_names_a_user_and_a_user_is_not() {
+async fn only_an_application_sees_the_argument_that_names_a_user() {
     let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
     let tenant = &site.setup.tenant;
     for (token, names_a_user) in [(daemon(tenant), true), (tenant.token(ALICE), false)] {
@@ -113,7 +113,7 @@ async fn an_application_is_shown_that_it_names_a_user_and_a_user_is_not() {
 }
 
 #[tokio::test]
-async fn an_application_that_names_nobody_or_no_user_is_told_so_and_graph_is_not_asked() {
+async fn an_application_without_a_valid_user_gets_an_error_and_graph_gets_no_request() {
     let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
     let tenant = &site.setup.tenant;
     for (arguments, hint) in [
@@ -135,7 +135,7 @@ async fn an_application_that_names_nobody_or_no_user_is_told_so_and_graph_is_not
 }
 
 #[tokio::test]
-async fn an_application_has_no_access_where_the_server_reaches_graph_as_users_alone() {
+async fn an_application_has_no_access_if_the_server_only_acts_as_users() {
     let site = site(GraphAccess::OnBehalfOf, GraphAccess::Application).await;
     let tenant = &site.setup.tenant;
     for arguments in [json!({}), json!({ "user": BOB })] {
@@ -146,7 +146,7 @@ async fn an_application_has_no_access_where_the_server_reaches_graph_as_users_al
 }
 
 #[tokio::test]
-async fn a_user_is_reached_as_the_application_only_where_server_and_grant_say_so_and_reads_themselves() {
+async fn a_user_is_served_as_the_application_only_if_server_and_grant_allow_it_and_for_their_own_data() {
     use GraphAccess::{Application, OnBehalfOf};
     for (configured, granted, by_application) in [
         (OnBehalfOf, OnBehalfOf, false),
@@ -195,7 +195,7 @@ async fn the_applications_token_is_kept_and_replaced_once_graph_rejects_it() {
 }
 
 #[tokio::test]
-async fn what_entra_says_of_the_application_is_told_with_the_next_step() {
+async fn entras_error_about_the_application_is_returned_with_the_next_step() {
     let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
     let tenant = &site.setup.tenant;
     control().remove_federated_credential(tenant.id, tenant.server, crate::tenant::CREDENTIAL).unwrap();

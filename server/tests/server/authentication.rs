@@ -18,7 +18,7 @@ fn scope(site: &Site) -> String {
 }
 
 #[tokio::test]
-async fn a_request_without_a_token_is_told_where_the_metadata_is_and_which_scope_to_ask_for() {
+async fn a_request_without_a_token_gets_the_address_of_the_metadata_and_the_scope() {
     let site = Setup::new().start().await;
     let response = site.request().body(PING).send().await.unwrap();
     assert_eq!(response.status(), 401);
@@ -27,7 +27,7 @@ async fn a_request_without_a_token_is_told_where_the_metadata_is_and_which_scope
 }
 
 #[tokio::test]
-async fn a_refused_token_is_told_why() {
+async fn the_answer_to_a_refused_token_has_the_reason() {
     let site = Setup::new().start().await;
     let response = site.rpc("not.a.token", "ping", json!({})).await;
     assert_eq!(response.status(), 401);
@@ -40,7 +40,7 @@ async fn a_refused_token_is_told_why() {
 }
 
 #[tokio::test]
-async fn a_token_without_the_scope_is_asked_to_step_up() {
+async fn a_token_without_the_scope_gets_a_step_up_challenge() {
     let site = Setup::new().start().await;
     let claims = site.setup.tenant.claims_with_scope(ALICE, "other.scope");
     let response = site.rpc(&site.setup.tenant.sign(&json!({}), &claims), "ping", json!({})).await;
@@ -67,7 +67,7 @@ async fn a_token_with_the_scopes_of_two_servers_of_one_client_id_is_accepted_by_
 }
 
 #[tokio::test]
-async fn a_good_token_gets_in_by_the_header_alone() {
+async fn a_valid_token_is_accepted_only_in_the_header() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
     assert_eq!(site.rpc(&token, "ping", json!({})).await.status(), 200);
@@ -78,7 +78,7 @@ async fn a_good_token_gets_in_by_the_header_alone() {
 }
 
 #[tokio::test]
-async fn an_authorization_header_that_holds_no_one_token_is_a_malformed_request() {
+async fn an_authorization_header_without_exactly_one_token_is_a_malformed_request() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
     let two = site.request().bearer_auth(&token).bearer_auth(&token).body(PING).send().await.unwrap();
@@ -142,7 +142,7 @@ async fn a_server_at_the_root_of_its_host_has_one_metadata_document() {
 }
 
 #[tokio::test]
-async fn a_foreign_host_or_origin_is_refused_before_the_token_is_looked_at() {
+async fn a_foreign_host_or_origin_is_refused_before_the_token_is_checked() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
     let foreign = [
@@ -172,7 +172,7 @@ async fn forwarded_headers_change_nothing() {
 }
 
 #[tokio::test]
-async fn there_is_nothing_to_get_or_delete() {
+async fn get_and_delete_are_not_allowed() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
     for method in [Method::GET, Method::DELETE, Method::PUT] {
@@ -185,7 +185,7 @@ async fn there_is_nothing_to_get_or_delete() {
 }
 
 #[tokio::test]
-async fn without_keys_nobody_gets_in_and_the_pod_is_not_ready() {
+async fn without_keys_all_calls_are_refused_and_the_pod_is_not_ready() {
     let mut setup = Setup::new();
     // Nothing listens on port 1.
     setup.configuration.entra.authority = "https://localhost:1".into();
@@ -203,7 +203,7 @@ async fn without_keys_nobody_gets_in_and_the_pod_is_not_ready() {
 }
 
 #[tokio::test]
-async fn the_audit_line_tells_members_guests_and_applications_apart() {
+async fn the_audit_line_distinguishes_members_guests_and_applications() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     let mut guest = tenant.claims(ALICE);

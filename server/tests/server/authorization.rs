@@ -10,7 +10,7 @@ use crate::harness::{Setup, Site, deny_to_everyone, eventually, grant, grant_to_
 use crate::tenant::{ALICE, BOB, ROLE, SCOPE};
 
 #[tokio::test]
-async fn a_caller_sees_and_calls_what_a_role_grants_and_nothing_else() {
+async fn a_caller_sees_and_calls_only_the_tools_that_a_role_grants() {
     let mut setup = Setup::new();
     setup.policy = CompiledPolicy {
         denies: vec![],
@@ -29,7 +29,7 @@ async fn a_caller_sees_and_calls_what_a_role_grants_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_refused_call_says_which_role_or_group_would_allow_it() {
+async fn a_refused_call_names_the_role_or_group_that_would_allow_it() {
     let mut setup = Setup::new();
     let other_group = mcp_entra_policy::Subject::Group {
         id: "11111111-1111-4111-8111-111111111111".into(),
@@ -59,7 +59,7 @@ async fn a_refused_call_says_which_role_or_group_would_allow_it() {
 }
 
 #[tokio::test]
-async fn an_application_with_the_role_is_not_a_person_with_it() {
+async fn a_grant_to_users_with_the_role_does_not_apply_to_an_application_with_it() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     let daemon = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
@@ -68,7 +68,7 @@ async fn an_application_with_the_role_is_not_a_person_with_it() {
 }
 
 #[tokio::test]
-async fn a_changed_policy_bites_within_seconds_and_without_a_restart() {
+async fn a_changed_policy_is_enforced_within_seconds_and_without_a_restart() {
     let site = Setup::new().start().await;
     let bob = site.setup.tenant.token(BOB);
     assert_eq!(site.call(&bob, "get_user_details", json!({})).await.status(), 403);
@@ -92,7 +92,7 @@ async fn a_changed_policy_bites_within_seconds_and_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force_and_is_reported() {
+async fn an_unreadable_policy_is_reported_and_the_last_valid_one_stays_in_force() {
     let site = Setup::new().start().await;
     let alice = site.setup.tenant.token(ALICE);
     let revision = site.status().await.policy.revision;
@@ -134,7 +134,7 @@ async fn without_a_policy_nothing_is_allowed_and_the_pod_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_tool_that_the_server_does_not_offer_is_unknown_whatever_is_granted() {
+async fn a_tool_that_the_server_does_not_offer_is_unknown_with_any_grant() {
     let mut setup = Setup::new();
     setup.configuration.graph.tools = vec!["get_user_details".into()];
     let site = setup.start().await;
@@ -250,7 +250,7 @@ async fn a_client_that_cannot_answer_a_claims_challenge_gets_an_error_of_the_too
 }
 
 #[tokio::test]
-async fn an_application_is_let_in_by_a_grant_to_itself_or_to_its_role_if_that_means_applications() {
+async fn an_application_has_access_by_a_grant_to_itself_or_to_its_role_for_applications() {
     let mut setup = Setup::new();
     let daemon = setup.tenant.daemon.to_string();
     let tools = &["get_user_details"];

@@ -90,7 +90,7 @@ async fn a_page_of_an_allowed_origin_may_call_and_sees_every_answer() {
 }
 
 #[tokio::test]
-async fn a_page_of_any_other_origin_is_kept_out() {
+async fn a_page_of_any_other_origin_is_refused() {
     let (listed, unlisted) = (site().await, Setup::new().start().await);
     for (site, origin) in [
         (&listed, "https://evil.example"),

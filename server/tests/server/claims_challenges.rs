@@ -64,7 +64,7 @@ fn change_server(tenant: &TestTenant, change: impl Fn(&mut App)) {
 }
 
 #[tokio::test]
-async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_meets() {
+async fn a_second_factor_in_either_format_is_a_challenge_that_a_capable_client_meets() {
     for access in [ConditionalAccess::MultiFactor, ConditionalAccess::MultiFactorBasicAction] {
         let site = Setup::new().start().await;
         let tenant = &site.setup.tenant;
@@ -97,7 +97,7 @@ async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_me
 }
 
 #[tokio::test]
-async fn a_client_that_cannot_be_challenged_is_told_by_the_tool() {
+async fn a_client_without_support_for_challenges_gets_an_error_of_the_tool() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
@@ -110,7 +110,7 @@ async fn a_client_that_cannot_be_challenged_is_told_by_the_tool() {
 }
 
 #[tokio::test]
-async fn nobody_is_challenged_twice_for_the_same() {
+async fn the_same_challenge_is_not_repeated() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
@@ -130,7 +130,7 @@ async fn nobody_is_challenged_twice_for_the_same() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_revoked_ends_at_once_and_a_new_one_goes_on() {
+async fn a_revoked_session_ends_at_once_and_a_new_one_continues() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     let alice = control().change_tenant(tenant.id, |directory| Ok(directory.find_user(ALICE).unwrap().oid)).unwrap();
@@ -163,7 +163,7 @@ fn refuse_exchange(tenant: &TestTenant, times: u32, code: u32, error: &str, clai
 }
 
 #[tokio::test]
-async fn what_an_administrator_alone_can_lift_is_told_by_the_tool_unless_claims_come_along() {
+async fn obstacles_that_only_an_administrator_can_remove_are_errors_of_the_tool_unless_claims_are_included() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     for code in [
@@ -188,7 +188,7 @@ async fn what_an_administrator_alone_can_lift_is_told_by_the_tool_unless_claims_
 }
 
 #[tokio::test]
-async fn a_sign_in_that_no_longer_counts_is_asked_for_anew_once() {
+async fn an_invalidated_sign_in_is_requested_again_once() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     refuse_exchange(tenant, 2, 500_133, "invalid_grant", None);
@@ -204,7 +204,7 @@ async fn a_sign_in_that_no_longer_counts_is_asked_for_anew_once() {
 }
 
 #[tokio::test]
-async fn what_no_sign_in_helps_against_is_no_challenge() {
+async fn an_error_that_no_sign_in_fixes_is_no_challenge() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::Blocked);
@@ -241,7 +241,7 @@ fn challenge_by_graph(tenant: &TestTenant) {
 }
 
 #[tokio::test]
-async fn what_graph_goes_on_to_challenge_is_a_challenge_to_a_user_and_none_to_the_application_in_their_place() {
+async fn a_repeated_challenge_of_graph_goes_to_a_user_and_not_to_an_application() {
     for (access, status) in [(GraphAccess::OnBehalfOf, 401), (GraphAccess::Application, 200)] {
         let mut setup = Setup::new();
         setup.configuration.graph.access = access;
@@ -274,7 +274,7 @@ const ASKING: [(&str, Ask); 6] = [
 ];
 
 #[tokio::test]
-async fn a_sign_in_that_is_asked_for_while_groups_are_read_is_a_challenge_to_a_call_and_to_a_list() {
+async fn a_sign_in_that_is_required_for_reading_groups_is_a_challenge_to_a_call_and_to_a_list() {
     for (reason, ask) in ASKING {
         for method in ["tools/call", "tools/list"] {
             let site = for_groups().start().await;
@@ -293,7 +293,7 @@ async fn a_sign_in_that_is_asked_for_while_groups_are_read_is_a_challenge_to_a_c
 }
 
 #[tokio::test]
-async fn where_the_challenge_cannot_be_met_groups_are_unknown_and_the_refusal_says_what_to_do() {
+async fn if_the_challenge_cannot_be_met_groups_are_unknown_and_the_refusal_has_the_next_step() {
     let site = for_groups().start().await;
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
@@ -310,7 +310,7 @@ async fn where_the_challenge_cannot_be_met_groups_are_unknown_and_the_refusal_sa
 }
 
 #[tokio::test]
-async fn what_no_sign_in_helps_against_while_groups_are_read_is_no_challenge() {
+async fn an_error_while_reading_groups_that_no_sign_in_fixes_is_no_challenge() {
     let site = for_groups().start().await;
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::Blocked);

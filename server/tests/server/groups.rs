@@ -90,7 +90,7 @@ async fn refusal_of(site: &Site, token: &str, tool: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_member_whose_token_does_not_list_groups_is_let_in_and_others_are_not() {
+async fn only_a_member_whose_token_does_not_list_groups_has_access() {
     let site = for_sales().start().await;
     let tenant = &site.setup.tenant;
     for form in [overage, absent, names] {
@@ -103,7 +103,7 @@ async fn a_member_whose_token_does_not_list_groups_is_let_in_and_others_are_not(
 }
 
 #[tokio::test]
-async fn graph_is_asked_once_a_token_about_the_groups_that_the_policy_names() {
+async fn graph_is_asked_once_for_each_token_about_the_groups_in_the_policy() {
     let site = for_sales().start().await;
     let bob = overage(&site.setup.tenant, BOB);
     let calls = std::iter::repeat_with(|| site.call(&bob, "get_user_details", json!({}))).take(8);
@@ -121,7 +121,7 @@ async fn graph_is_asked_once_a_token_about_the_groups_that_the_policy_names() {
 }
 
 #[tokio::test]
-async fn graph_is_not_asked_where_nothing_depends_on_it() {
+async fn graph_is_not_asked_if_no_decision_depends_on_it() {
     let mut setup = for_sales();
     setup.policy.grants.push(grant_to_readers(&["*"]));
     let site = setup.start().await;
@@ -133,7 +133,7 @@ async fn graph_is_not_asked_where_nothing_depends_on_it() {
 }
 
 #[tokio::test]
-async fn nor_is_it_asked_about_what_is_denied_to_everyone() {
+async fn graph_is_not_asked_about_tools_that_are_denied_to_everyone() {
     let mut setup = for_sales();
     setup.policy.denies.push(deny_to_everyone(&["*"]));
     let site = setup.start().await;
@@ -142,7 +142,7 @@ async fn nor_is_it_asked_about_what_is_denied_to_everyone() {
 }
 
 #[tokio::test]
-async fn where_graph_cannot_answer_a_group_grants_nothing_and_the_refusal_says_why() {
+async fn without_an_answer_of_graph_a_group_grants_nothing_and_the_refusal_has_the_reason() {
     let setup = for_sales();
     break_graph(&setup.tenant, 20);
     let site = setup.start().await;
@@ -153,7 +153,7 @@ async fn where_graph_cannot_answer_a_group_grants_nothing_and_the_refusal_says_w
 }
 
 #[tokio::test]
-async fn where_graph_cannot_answer_every_deny_to_a_group_matches() {
+async fn without_an_answer_of_graph_every_deny_to_a_group_matches() {
     let mut setup = Setup::new();
     setup.policy.denies.push(Deny {
         to: Some(vec![Subject::Group { id: Uuid::new_v4().to_string(), display_name: None }]),
@@ -181,7 +181,7 @@ fn listing_another(setup: &mut Setup, user: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_deny_to_a_group_holds_for_a_member_whose_token_lists_other_groups_alone() {
+async fn a_deny_to_a_group_applies_to_a_member_whose_token_lists_only_other_groups() {
     for (user, status) in [(BOB, 403), (ALICE, 200)] {
         let mut setup = Setup::new();
         let token = listing_another(&mut setup, user);
@@ -194,7 +194,7 @@ async fn a_deny_to_a_group_holds_for_a_member_whose_token_lists_other_groups_alo
 }
 
 #[tokio::test]
-async fn a_deny_to_a_group_holds_for_whomever_graph_does_not_show_to_be_outside_it() {
+async fn a_deny_to_a_group_applies_unless_graph_shows_that_the_user_is_no_member() {
     for hidden in [false, true] {
         for consent in [false, true] {
             // A deny for Sales covers everything. It applies to bob, who is in it, and to alice only while her groups
@@ -220,7 +220,7 @@ async fn a_deny_to_a_group_holds_for_whomever_graph_does_not_show_to_be_outside_
 }
 
 #[tokio::test]
-async fn a_group_with_hidden_membership_grants_where_graph_shows_it_and_nothing_else() {
+async fn a_group_with_hidden_membership_grants_only_if_graph_shows_it() {
     for (consent, status) in [(false, 403), (true, 200)] {
         let setup = for_sales();
         change(&setup.tenant, |directory| directory.groups[0].hidden_membership = true);
@@ -241,7 +241,7 @@ async fn a_group_with_hidden_membership_grants_where_graph_shows_it_and_nothing_
 }
 
 #[tokio::test]
-async fn what_is_denied_to_a_group_elsewhere_neither_asks_graph_nor_takes_away_what_is_granted_to_a_listed_one() {
+async fn a_deny_of_other_tools_neither_asks_graph_nor_removes_grants_of_a_listed_group() {
     let mut setup = Setup::new();
     let token = listing_another(&mut setup, ALICE);
     setup.policy.denies[0].forbid = deny_to_everyone(&["list_*"]).forbid;
@@ -256,7 +256,7 @@ async fn what_is_denied_to_a_group_elsewhere_neither_asks_graph_nor_takes_away_w
 }
 
 #[tokio::test]
-async fn and_where_graph_cannot_answer_for_everybody_whose_token_does_not_list_it() {
+async fn without_an_answer_of_graph_a_deny_to_a_group_applies_to_everyone_whose_token_does_not_list_it() {
     let mut setup = Setup::new();
     let token = listing_another(&mut setup, ALICE);
     break_graph(&setup.tenant, 20);
@@ -285,7 +285,7 @@ async fn wider_for_sales(configured: GraphAccess) -> Site {
 }
 
 #[tokio::test]
-async fn the_applications_access_to_graph_is_granted_to_a_group_wherever_membership_is_learnt() {
+async fn the_applications_access_to_graph_can_be_granted_to_a_group_from_token_or_graph() {
     let listed: fn(&TestTenant, &str) -> String = |tenant, user| tenant.token(user);
     for (user, name) in [(ALICE, "Alice Adams"), (BOB, "Bob Brown")] {
         for form in [listed, overage, absent, names] {
@@ -301,7 +301,7 @@ async fn the_applications_access_to_graph_is_granted_to_a_group_wherever_members
 }
 
 #[tokio::test]
-async fn and_is_not_asked_about_where_the_server_does_not_allow_it_or_nothing_is_called() {
+async fn graph_is_not_asked_about_the_applications_access_if_it_is_forbidden_or_unused() {
     let site = wider_for_sales(GraphAccess::OnBehalfOf).await;
     let alice = overage(&site.setup.tenant, ALICE);
     assert_eq!(site.call(&alice, "get_user_details", json!({})).await.status(), 200);
@@ -312,7 +312,7 @@ async fn and_is_not_asked_about_where_the_server_does_not_allow_it_or_nothing_is
 }
 
 #[tokio::test]
-async fn in_token_alone_an_absent_claim_means_no_groups_and_too_many_are_unknown() {
+async fn with_token_only_groups_an_absent_claim_means_no_groups_and_an_overage_unknown_ones() {
     let mut setup = for_sales();
     setup.configuration.entra.groups = GroupsSource::InToken;
     let site = setup.start().await;

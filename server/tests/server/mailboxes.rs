@@ -68,7 +68,7 @@ fn of_messages(site: &Site) -> Vec<LoggedRequest> {
 }
 
 #[tokio::test]
-async fn a_mailbox_is_asked_four_questions_at_a_time_however_its_user_is_named() {
+async fn a_mailbox_gets_at_most_four_concurrent_requests_by_any_name_of_its_user() {
     let site = site(&["User.ReadBasic.All", "Mail.Read"]).await;
     let (daemon, alice, id) = (daemon(&site), site.setup.tenant.token(ALICE), alice_id(&site).to_string());
     // From here on both have their tokens, and the owner of each is known.
@@ -86,7 +86,7 @@ async fn a_mailbox_is_asked_four_questions_at_a_time_however_its_user_is_named()
 }
 
 #[tokio::test]
-async fn a_name_whose_user_graph_does_not_say_is_asked_about_once() {
+async fn a_name_without_a_user_in_graph_is_requested_once() {
     let site = site(&["Mail.Read"]).await;
     let daemon = daemon(&site);
     for user in [ALICE.to_owned(), ALICE.to_uppercase()] {
@@ -151,7 +151,7 @@ async fn groups_are_looked_up(site: &Site, among: usize) {
 }
 
 #[tokio::test]
-async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
+async fn requests_to_the_directory_do_not_wait_for_a_mailbox() {
     let site = for_sales().await;
     let bob = site.setup.tenant.token(BOB);
     slow_mailboxes(&site, 60_000);
@@ -163,7 +163,7 @@ async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
 }
 
 #[tokio::test]
-async fn whose_groups_are_looked_up_does_not_wait_for_profiles() {
+async fn requests_for_groups_do_not_wait_for_profiles() {
     let site = for_sales().await;
     let bob = site.setup.tenant.token(BOB);
     // Of matching faults, the earlier is used first: all requests except those for groups are slow, also when repeated.

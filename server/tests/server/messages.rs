@@ -42,7 +42,7 @@ async fn send_modern(site: &Site, message: &Value, headers: &[(&str, &str)]) -> 
 }
 
 #[tokio::test]
-async fn what_is_not_one_known_message_is_refused() {
+async fn everything_except_one_known_message_is_refused() {
     let site = Setup::new().start().await;
     let ping = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
     assert_eq!(refusal(&site, "{").await, (400, -32700, "invalid_json".into()));
@@ -88,7 +88,7 @@ async fn an_unknown_notification_is_accepted_dropped_and_recorded() {
 }
 
 #[tokio::test]
-async fn a_handshake_is_answered_by_its_body_whatever_the_headers_say() {
+async fn a_handshake_is_answered_by_its_body_with_any_headers() {
     let site = Setup::new().start().await;
     let mut params = json!({
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
@@ -135,7 +135,7 @@ async fn a_body_above_128_kibibytes_is_refused_with_or_without_a_declared_length
 }
 
 #[tokio::test]
-async fn a_call_that_grows_when_it_is_serialised_anew_is_executed() {
+async fn a_call_that_grows_when_it_is_serialised_again_is_executed() {
     let site = Setup::new().start().await;
     let numbers = vec!["1e15"; 9_900].join(",");
     let call = format!(
@@ -147,7 +147,7 @@ async fn a_call_that_grows_when_it_is_serialised_anew_is_executed() {
 }
 
 #[tokio::test]
-async fn a_call_that_rmcp_would_read_otherwise_is_refused_and_not_recorded_as_granted() {
+async fn a_call_that_rmcp_would_read_differently_is_refused_and_not_recorded_as_granted() {
     let site = Setup::new().start().await;
     for (id, members) in [
         ("9223372036854775808", ""),
@@ -183,7 +183,7 @@ async fn a_member_that_serde_json_keeps_for_itself_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_exclude_json_is_answered() {
+async fn clients_that_do_not_exclude_json_get_an_answer() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
     let tools = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;

@@ -9,7 +9,7 @@ use crate::harness::{ON_BEHALF_OF, Setup, delay_graph, eventually};
 use crate::tenant::{ALICE, AUDIENCE, BOB, SUBJECT, control, issuer};
 
 #[tokio::test]
-async fn the_admin_port_tells_what_is_so() {
+async fn the_admin_port_reports_the_current_state() {
     let site = Setup::new().start().await;
     assert_eq!(site.admin("/healthz").await.status(), 200);
     let readiness = site.admin("/readyz").await.text().await.unwrap();
@@ -69,7 +69,7 @@ async fn requests_are_counted_by_method_and_decision() {
 }
 
 #[tokio::test]
-async fn an_audit_line_says_who_asked_for_what_and_holds_nothing_personal() {
+async fn an_audit_line_names_caller_and_call_without_personal_data() {
     let site = Setup::new().start().await;
     let alice = site.setup.tenant.token(ALICE);
     let response = site.call(&alice, "get_user_details", json!({ "secret": "argument" })).await;
@@ -104,7 +104,7 @@ async fn an_audit_line_says_who_asked_for_what_and_holds_nothing_personal() {
 }
 
 #[tokio::test]
-async fn a_chained_audit_log_holds_until_somebody_changes_it() {
+async fn a_chained_audit_log_verifies_until_it_is_changed() {
     let mut setup = Setup::new();
     setup.configuration.audit.hash_chain = true;
     let site = setup.start().await;
@@ -132,7 +132,7 @@ async fn a_chained_audit_log_holds_until_somebody_changes_it() {
 }
 
 #[tokio::test]
-async fn requests_without_a_token_are_one_line_that_says_how_many_and_holds_no_address() {
+async fn requests_without_a_token_are_one_line_with_their_number_and_no_address() {
     let site = Setup::new().start().await;
     let mut latest = String::new();
     for _ in 0..3 {
@@ -181,7 +181,7 @@ async fn the_id_of_a_request_is_never_the_clients_choice() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_is_in_the_audit_log_all_the_same() {
+async fn a_caller_who_disconnects_is_still_in_the_audit_log() {
     let site = Setup::new().start().await;
     delay_graph(site.setup.tenant.id, 20_000);
     let call = site.request().bearer_auth(site.setup.tenant.token(ALICE)).timeout(Duration::from_secs(2));
@@ -195,7 +195,7 @@ async fn a_caller_who_hangs_up_is_in_the_audit_log_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_is_unready_at_once_and_finishes_what_it_is_answering() {
+async fn a_stopping_server_is_unready_at_once_and_finishes_its_answers() {
     let mut setup = Setup::new();
     setup.drain = Duration::from_secs(2);
     let site = setup.start().await;

@@ -62,7 +62,7 @@ async fn let_in(site: &Site) -> [bool; 7] {
 }
 
 #[tokio::test]
-async fn a_pinned_grant_holds_for_tokens_of_that_registration_only() {
+async fn a_pinned_grant_applies_only_to_tokens_of_that_registration() {
     let mut unpinned = setup();
     unpinned.policy.grants = vec![grant_to_readers(&["*"])];
     assert_eq!(let_in(&unpinned.start().await).await, [true; 7], "the neighbour without a pin");
@@ -84,7 +84,7 @@ async fn a_pinned_grant_holds_for_tokens_of_that_registration_only() {
 }
 
 #[tokio::test]
-async fn a_pinned_deny_holds_for_tokens_of_that_registration_and_for_those_that_prove_none() {
+async fn a_pinned_deny_applies_to_tokens_of_that_registration_and_to_tokens_that_prove_none() {
     let mut unpinned = setup();
     unpinned.policy.denies = vec![deny_to_everyone(&["*"])];
     assert_eq!(let_in(&unpinned.start().await).await, [false; 7], "the neighbour without a pin");

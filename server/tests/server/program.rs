@@ -58,7 +58,7 @@ pub(crate) async fn log_line(lines: &mut tokio::io::Lines<BufReader<ChildStderr>
 }
 
 #[tokio::test]
-async fn a_secret_in_the_environment_keeps_the_server_from_starting() {
+async fn the_server_refuses_to_start_with_a_secret_in_the_environment() {
     let setup = Setup::new();
     setup.write_files();
     for variable in [
@@ -108,7 +108,7 @@ async fn no_answer_of_graph_reaches_the_log_at_any_level() {
 }
 
 #[tokio::test]
-async fn a_question_to_graph_ends_when_the_client_hangs_up_and_nothing_is_wrong_with_that() {
+async fn a_request_to_graph_ends_when_the_client_disconnects_without_an_error() {
     const HANGS_UP_AFTER: Duration = Duration::from_secs(1);
     // The server itself gives a request up after 15 s.
     const AT_ONCE: Duration = Duration::from_secs(12);
@@ -214,7 +214,7 @@ async fn an_answer_to_the_application_that_is_not_entras_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn a_missing_token_file_or_a_wrong_configuration_keeps_the_server_from_starting() {
+async fn the_server_refuses_to_start_with_a_missing_token_file_or_an_invalid_configuration() {
     let setup = Setup::new();
     setup.write_files();
     let mut command = serve(&setup);

@@ -39,7 +39,7 @@ fn retry_after(response: &Response) -> u64 {
 }
 
 #[tokio::test]
-async fn a_caller_has_a_budget_and_learns_when_to_come_back_and_others_have_their_own() {
+async fn each_caller_has_its_own_budget_and_gets_the_time_to_retry() {
     let mut setup = Setup::new();
     setup.configuration.rate_limit.per_user = Rate { requests: 2, per_seconds: 3600 };
     let site = setup.start().await;
@@ -60,7 +60,7 @@ async fn a_caller_has_a_budget_and_learns_when_to_come_back_and_others_have_thei
 }
 
 #[tokio::test]
-async fn an_address_whose_tokens_are_not_accepted_has_to_pause_and_others_have_not() {
+async fn only_an_address_with_refused_tokens_has_to_pause() {
     let site = behind_a_trusted_proxy().await;
     use_up(&site, "192.0.2.7").await;
     let refused = ping(&site, "192.0.2.7", "another.such.token").await;
@@ -73,7 +73,7 @@ async fn an_address_whose_tokens_are_not_accepted_has_to_pause_and_others_have_n
 }
 
 #[tokio::test]
-async fn a_good_token_is_let_in_from_an_address_that_has_to_pause() {
+async fn a_valid_token_is_accepted_from_an_address_that_has_to_pause() {
     let site = behind_a_trusted_proxy().await;
     let tenant = &site.setup.tenant;
     assert_eq!(ping(&site, "192.0.2.7", &tenant.token(ALICE)).await.status(), 200);
@@ -86,7 +86,7 @@ async fn a_good_token_is_let_in_from_an_address_that_has_to_pause() {
 }
 
 #[tokio::test]
-async fn a_token_that_may_do_nothing_here_counts_like_one_that_is_forged() {
+async fn a_token_without_any_access_counts_like_a_forged_token() {
     let site = behind_a_trusted_proxy().await;
     let tenant = &site.setup.tenant;
     let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon_without_role));
@@ -97,7 +97,7 @@ async fn a_token_that_may_do_nothing_here_counts_like_one_that_is_forged() {
 }
 
 #[tokio::test]
-async fn requests_without_a_token_and_good_ones_use_up_nothing() {
+async fn requests_without_a_token_and_with_valid_ones_use_up_nothing() {
     let site = behind_a_trusted_proxy().await;
     let alice = site.setup.tenant.token(ALICE);
     for _ in 0..=REFUSED_TOKENS / 2 {
@@ -110,7 +110,7 @@ async fn requests_without_a_token_and_good_ones_use_up_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_tokens_fault_uses_up_nothing() {
+async fn failures_not_caused_by_the_token_use_up_nothing() {
     let mut setup = Setup::new();
     setup.configuration.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     let matcher = Matcher { tenant: Some(setup.tenant.id), host: Some(Host::Authority), ..Matcher::default() };
@@ -124,7 +124,7 @@ async fn what_is_not_the_tokens_fault_uses_up_nothing() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_that_is_not_named_nobody_can_use_up_what_all_share() {
+async fn behind_an_unlisted_proxy_no_client_can_use_up_the_shared_budget() {
     let site = Setup::new().start().await;
     use_up(&site, "192.0.2.7").await;
     assert_eq!(ping(&site, "192.0.2.7", &site.setup.tenant.token(BOB)).await.status(), 200);

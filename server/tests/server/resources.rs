@@ -32,7 +32,7 @@ async fn read(site: &Site, uri: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_built_in_resource_is_listed_and_holds_what_its_tool_answers_in_either_era() {
+async fn every_built_in_resource_is_listed_and_has_the_answer_of_its_tool_in_both_eras() {
     let site = setup().start().await;
     let token = site.setup.tenant.token(ALICE);
     for is_modern in [false, true] {
@@ -83,7 +83,7 @@ async fn a_resource_that_is_not_granted_is_not_listed_and_refused_by_its_uri() {
 }
 
 #[tokio::test]
-async fn an_unknown_uri_is_told_with_the_uri_and_one_that_resembles_is_unknown() {
+async fn an_unknown_or_similar_uri_gets_an_error_with_the_uri() {
     let site = setup().start().await;
     assert_eq!(uris(&site, &site.setup.tenant.token(ALICE)).await, all());
     for uri in [
@@ -104,7 +104,7 @@ async fn an_unknown_uri_is_told_with_the_uri_and_one_that_resembles_is_unknown()
 }
 
 #[tokio::test]
-async fn a_resource_is_there_with_the_tool_that_answers_it_and_not_without() {
+async fn a_resource_exists_only_with_its_tool() {
     let mut setup = setup();
     setup.configuration.graph.scopes = vec!["Mail.Read".into()];
     let site = setup.start().await;
@@ -118,7 +118,7 @@ async fn a_resource_is_there_with_the_tool_that_answers_it_and_not_without() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_graph_asks_for_is_a_challenge_once_and_then_an_error_in_words() {
+async fn a_sign_in_that_graph_requires_is_a_challenge_once_and_then_an_error_message() {
     let site = setup().start().await;
     let tenant = &site.setup.tenant;
     control()
@@ -142,7 +142,7 @@ async fn a_sign_in_that_graph_asks_for_is_a_challenge_once_and_then_an_error_in_
 }
 
 #[tokio::test]
-async fn missing_consent_and_refusals_of_graph_are_errors_that_say_what_to_do() {
+async fn missing_consent_and_refusals_of_graph_are_errors_with_a_next_step() {
     let site = setup().start().await;
     let tenant = site.setup.tenant.id;
     let body = json!({ "error": { "code": "ErrorAccessDenied", "message": "Access is denied.", "innerError": {} } });

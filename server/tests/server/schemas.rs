@@ -103,7 +103,7 @@ async fn every_schema_of_every_tool_has_its_types_in_place_and_no_format() {
 }
 
 #[tokio::test]
-async fn every_integer_argument_of_every_tool_takes_whole_numbers_of_its_range_and_names_it_otherwise() {
+async fn every_integer_argument_accepts_whole_numbers_of_its_range_and_errors_name_the_range() {
     let (site, [alice, _]) = site().await;
     let mut seen = 0;
     for tool in tools(&site, &alice).await {

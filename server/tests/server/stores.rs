@@ -91,7 +91,7 @@ async fn a_value_is_replaced_only_if_it_is_the_expected_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_hundred_callers_one_puts_one_replaces_and_one_takes() {
+async fn exactly_one_of_a_hundred_callers_puts_replaces_and_takes() {
     let (stores, _valkey) = stores().await;
     for (kind, store) in stores {
         let put = |caller: u8| {
@@ -114,7 +114,7 @@ async fn of_a_hundred_callers_one_puts_one_replaces_and_one_takes() {
 }
 
 #[tokio::test]
-async fn a_value_ends_unless_it_is_given_a_new_life() {
+async fn a_value_expires_unless_its_lifetime_is_extended() {
     let (stores, _valkey) = stores().await;
     for (kind, store) in stores {
         for key in ["renewed", "shortened", "short"] {
@@ -151,7 +151,7 @@ async fn replicas_share_a_valkey_store_and_other_servers_have_another() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_fails_commands_at_once_and_a_started_one_has_kept_the_values() {
+async fn a_stopped_server_fails_commands_at_once_and_keeps_the_values_until_its_start() {
     let mut valkey = Valkey::start().await;
     let store = valkey.store();
     store.put_new("key", b"value", LIFE).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_stopped_server_fails_commands_at_once_and_a_started_one_has_kept_the_
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_closed_while_idle_costs_no_command() {
+async fn a_connection_that_the_server_closed_while_idle_fails_no_command() {
     let mut valkey = Valkey::start().await;
     let store = valkey.store();
     store.put_new("key", b"value", LIFE).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_connection_that_the_server_closed_while_idle_costs_no_command() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_costs_one_caller_the_time_limit() {
+async fn a_silent_server_costs_only_one_caller_the_time_limit() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let store = ValkeyStore::new(&configuration(port), None, None).unwrap();
@@ -208,7 +208,7 @@ async fn a_new_password_is_used_as_soon_as_its_file_has_it() {
 }
 
 #[tokio::test]
-async fn without_its_password_the_store_says_which_file_is_missing() {
+async fn without_its_password_the_store_names_the_missing_file() {
     let valkey = Valkey::start().await;
     let (ca, missing) = (Some(valkey.ca.as_bytes()), valkey.password_file().with_extension("missing"));
     for (file, expected) in [(None, "give this server a password file"), (Some(missing), "password.missing")] {
@@ -234,7 +234,7 @@ async fn nothing_is_sent_to_a_server_without_a_trusted_certificate() {
 }
 
 #[tokio::test]
-async fn plaintext_is_refused_by_its_url_and_by_its_answer() {
+async fn plaintext_is_refused_by_url_and_by_answer() {
     let mut plain = configuration(6379);
     plain.url = plain.url.replace("rediss:", "redis:");
     assert!(matches!(ValkeyStore::new(&plain, None, None), Err(ValkeyError::Url(_))));
@@ -259,7 +259,7 @@ async fn plaintext_is_refused_by_its_url_and_by_its_answer() {
 }
 
 #[tokio::test]
-async fn a_replica_is_refused_for_reading_too_and_the_text_says_so() {
+async fn a_replica_is_refused_for_reading_too_with_a_message() {
     let replica = Valkey::start_with(&["--replicaof", "127.0.0.1 1"]).await;
     for operation in 0..4 {
         let store = replica.store();

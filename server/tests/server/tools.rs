@@ -35,7 +35,7 @@ fn text(result: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn the_user_is_who_the_token_says() {
+async fn the_user_is_the_one_in_the_token() {
     let site = Setup::new().start().await;
     let result = call(&site, "get_user_details", json!({})).await;
     assert_ne!(result["isError"], true);
@@ -48,7 +48,7 @@ async fn the_user_is_who_the_token_says() {
 }
 
 #[tokio::test]
-async fn messages_come_newest_first_and_as_many_as_asked_for() {
+async fn messages_are_listed_newest_first_and_limited_as_requested() {
     let site = Setup::new().start().await;
     let message = |day| Message {
         subject: format!("Day {day}"),
@@ -97,7 +97,7 @@ async fn an_argument_out_of_range_is_an_error_that_a_model_can_correct() {
 }
 
 #[tokio::test]
-async fn every_listed_tool_has_schemas_and_says_if_it_only_reads() {
+async fn every_listed_tool_has_schemas_and_a_read_only_hint() {
     let site = setup().start().await;
     let answer: Value = site.rpc(&site.setup.tenant.token(ALICE), "tools/list", json!({})).await.json().await.unwrap();
     let tools = answer["result"]["tools"].as_array().unwrap();
@@ -131,7 +131,7 @@ async fn a_refusal_of_graph_is_an_error_with_graphs_own_words() {
 }
 
 #[tokio::test]
-async fn missing_consent_is_an_error_that_says_who_must_give_it() {
+async fn missing_consent_is_an_error_that_names_who_must_give_it() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     control()

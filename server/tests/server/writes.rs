@@ -64,7 +64,7 @@ fn next_answer(tenant: &TestTenant, tool: &BuiltInTool, kind: FaultKind) {
 }
 
 #[tokio::test]
-async fn a_mail_is_sent_as_it_is_asked_for() {
+async fn a_mail_is_sent_as_requested() {
     let site = site(&["send_mail"]).await;
     let tenant = &site.setup.tenant;
     let to = |address: &str| json!({ "emailAddress": { "address": address } });
@@ -91,7 +91,7 @@ async fn a_mail_is_sent_as_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn an_event_is_created_as_it_is_asked_for() {
+async fn an_event_is_created_as_requested() {
     let site = site(&["create_event"]).await;
     let tenant = &site.setup.tenant;
     let at = |time: &str, zone: &str| json!({ "dateTime": time, "timeZone": zone });
@@ -127,7 +127,7 @@ async fn an_event_is_created_as_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_change_is_asked_for_once_whatever_comes_back_and_one_that_may_have_happened_is_told_so() {
+async fn a_change_is_requested_once_with_any_answer_and_a_possible_change_is_reported() {
     let status = |status, headers: &[(&str, &str)]| FaultKind::Status {
         status,
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -159,7 +159,7 @@ async fn a_change_is_asked_for_once_whatever_comes_back_and_one_that_may_have_ha
 }
 
 #[tokio::test]
-async fn an_event_whose_answer_is_cut_short_may_exist() {
+async fn an_event_with_an_incomplete_answer_is_reported_as_possible() {
     let site = site(&["create_event"]).await;
     next_answer(&site.setup.tenant, &CREATE_EVENT, FaultKind::Truncate);
     let result = call(&site, "create_event", arguments_for("create_event")).await;
@@ -168,7 +168,7 @@ async fn an_event_whose_answer_is_cut_short_may_exist() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_under_way_happens_once_though_the_client_hangs_up() {
+async fn a_started_change_happens_once_although_the_client_disconnects() {
     for tool in writing() {
         let site = site(&[tool.name]).await;
         let tenant = &site.setup.tenant;
@@ -185,7 +185,7 @@ async fn a_change_that_is_under_way_happens_once_though_the_client_hangs_up() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_change_nothing_and_are_told() {
+async fn invalid_arguments_change_nothing_and_are_reported() {
     let site = site(&["send_mail", "create_event"]).await;
     let crowd = vec![BOB; 21];
     let (start, end) = ("2026-12-01T12:00:00", "2026-12-01T13:00:00");
@@ -233,7 +233,7 @@ async fn wrong_arguments_change_nothing_and_are_told() {
 }
 
 #[tokio::test]
-async fn a_tool_that_writes_is_granted_by_its_full_name_and_by_no_prefix() {
+async fn a_tool_that_writes_is_granted_only_by_its_full_name() {
     for tool in writing() {
         let (first_word, _) = tool.name.split_once('_').unwrap();
         let neighbour = writing().find(|other| other.name != tool.name).unwrap().name;
@@ -259,7 +259,7 @@ async fn a_tool_that_writes_is_granted_by_its_full_name_and_by_no_prefix() {
 }
 
 #[tokio::test]
-async fn a_deny_by_a_prefix_means_tools_that_write() {
+async fn a_deny_by_a_prefix_applies_to_tools_that_write() {
     for tool in writing() {
         let mut setup = Setup::new();
         setup.policy.grants = vec![grant_to_readers(&[tool.name])];

@@ -32,7 +32,7 @@ async fn soon_of(stage: &Stage, user: &str, tool: &str, arguments: Value) -> Val
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_not_one_fails_its_call_at_once_and_no_other() {
+async fn an_invalid_answer_only_fails_its_call_at_once() {
     let mut stages = Stage::each().await;
     stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Legacy) }).await);
     stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Modern) }).await);
@@ -65,7 +65,7 @@ async fn an_answer_that_is_not_one_fails_its_call_at_once_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_come_in_another_order_reach_whoever_asked() {
+async fn answers_in_another_order_reach_their_callers() {
     let stages = Stage::each().await;
     join_all(stages.iter().map(async |stage| {
         for _ in 0..5 {
@@ -83,7 +83,7 @@ async fn answers_that_come_in_another_order_reach_whoever_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_4_mib_is_refused_at_once_and_calls_of_others_go_on() {
+async fn more_than_4_mib_is_refused_at_once_and_other_calls_continue() {
     let mut stages = Stage::each().await;
     stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Modern) }).await);
     join_all(stages.iter().map(async |stage| {
@@ -110,7 +110,7 @@ async fn more_than_4_mib_is_refused_at_once_and_calls_of_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_whose_large_answers_take_its_memory_waits_for_the_next_and_nobody_else_does() {
+async fn only_the_caller_whose_large_answers_use_its_memory_waits() {
     for era in ERAS {
         let stage = Stage::http(Options::of(era)).await;
         let half = |signal: &str| {
@@ -170,7 +170,7 @@ async fn a_stream_of_too_many_bytes_is_refused_although_each_event_is_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_asks_the_client_is_refused_and_its_call_goes_on() {
+async fn a_backends_question_to_the_client_is_refused_and_its_call_continues() {
     let stages = Stage::each().await;
     join_all(stages.iter().map(async |stage| {
         for is_modern in [true, false] {
@@ -190,7 +190,7 @@ async fn a_backend_that_asks_the_client_is_refused_and_its_call_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_notifications_drowns_neither_its_call_nor_another() {
+async fn a_flood_of_notifications_blocks_neither_its_call_nor_another() {
     let stages = Stage::each().await;
     join_all(stages.iter().map(async |stage| {
         let flood = soon(stage, true, "flood_notifications", json!({ "count": 2_000 }));
@@ -205,7 +205,7 @@ async fn a_flood_of_notifications_drowns_neither_its_call_nor_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_a_modern_client_gives_up_is_cancelled_at_the_backend() {
+async fn a_call_that_a_modern_client_cancels_is_cancelled_at_the_backend() {
     let stages = Stage::each().await;
     join_all(stages.iter().map(async |stage| {
         let count = async || stage.received_of("tools/call", "never_answer").await.len();
@@ -226,7 +226,7 @@ async fn a_call_that_a_modern_client_gives_up_is_cancelled_at_the_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statuses_without_a_message_are_told_and_redirects_are_not_followed() {
+async fn statuses_without_a_message_are_reported_and_redirects_are_not_followed() {
     let trap = Puppet::start(|_| status(200)).await;
     for era in ERAS {
         let stage = Stage::http(Options::of(era)).await;
@@ -250,7 +250,7 @@ fn is_gone(pid: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_process_is_left_of_a_backend_that_forks_and_ignores_its_end() {
+async fn all_processes_of_a_backend_that_forks_and_ignores_its_end_are_ended() {
     let stage = Stage::stdio(Options::default()).await;
     let mut pids = vec![];
     for (tool, arguments) in [("pid", json!({})), ("fork", json!({})), ("fork", json!({ "own_group": true }))] {
@@ -267,7 +267,7 @@ async fn no_process_is_left_of_a_backend_that_forks_and_ignores_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_of_the_process_is_told_at_once() {
+async fn an_end_of_the_process_is_reported_at_once() {
     join_all(ERAS.map(async |era| {
         let stage = Stage::stdio(Options::of(era)).await;
         let answer = soon(&stage, false, "exit", json!({})).await;
@@ -277,7 +277,7 @@ async fn an_end_of_the_process_is_told_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_a_client_hides_between_line_breaks_of_its_arguments_reaches_no_backend_as_one() {
+async fn a_message_hidden_between_line_breaks_of_arguments_does_not_reach_the_backend_as_a_message() {
     let hidden = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"pid","arguments":{}}}"#;
     for stage in Stage::each().await {
         let arguments = format!("{{\"list\":[\n{hidden}\r\n]}}");

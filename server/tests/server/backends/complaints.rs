@@ -18,7 +18,7 @@ use crate::tenant::{ALICE, BOB};
 
 // The operator's tests cover rollouts under load: they replace pods during calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_of_one_client_that_meet_another_replica_each_time_are_answered() {
+async fn calls_of_one_client_to_alternating_replicas_are_answered() {
     for era in ERAS {
         let stage = Stage::http(Options::of(era)).await;
         let other = stage.site.another().await;
@@ -41,7 +41,7 @@ async fn calls_of_one_client_that_meet_another_replica_each_time_are_answered() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_ends_in_404_is_initialized_again_and_no_client_hears_of_it() {
+async fn a_session_that_ends_in_404_is_initialized_again_without_the_clients_notice() {
     let stage = Stage::http(Options::default()).await;
     assert_eq!(text(&stage.call(false, "forget_session", json!({})).await), "forgotten");
     for is_modern in [false, true] {
@@ -52,7 +52,7 @@ async fn a_session_that_ends_in_404_is_initialized_again_and_no_client_hears_of_
 
 // The operator derives BackendReady from this status.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_backend_is_told_by_the_status_and_to_callers_until_it_is_back() {
+async fn a_dead_backend_is_reported_in_the_status_and_to_callers_until_it_is_back() {
     join_all(ERAS.map(async |era| {
         let port = free_port();
         let mut backend = process(era, port).await;
@@ -96,7 +96,7 @@ async fn many_calls_leave_one_process_for_each_caller_and_none_when_the_server_e
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_checks_its_host_sees_loopback_whatever_clients_call_the_server() {
+async fn a_backend_that_checks_its_host_sees_loopback_for_every_public_host() {
     let puppet = Puppet::start(|received| match received.headers["host"].starts_with("127.0.0.1:") {
         true if received.method() == "tools/list" => {
             told(received, r#""result":{"tools":[{"name":"a","inputSchema":{}}]}"#)
@@ -166,7 +166,7 @@ async fn no_client_needs_a_session_id_although_the_backend_demands_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_refuses_get_is_asked_once_a_session_and_so_is_it_here_refused() {
+async fn a_backend_that_refuses_get_receives_it_once_for_each_session_and_clients_are_refused_too() {
     let puppet = Puppet::start(|received: &Received| {
         let mut response = match received.method() {
             "initialize" => {

@@ -55,7 +55,7 @@ fn header(site: &Site, user: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_that_repeat_arguments_follow_the_schema_that_this_caller_was_shown() {
+async fn headers_that_repeat_arguments_follow_the_schema_in_the_callers_list() {
     let released = Arc::<Notify>::default();
     let puppet = faced(&released).await;
     let site = puppet.site_with(&["faced"], asserted).await;
@@ -83,7 +83,7 @@ async fn headers_that_repeat_arguments_follow_the_schema_that_this_caller_was_sh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_that_a_backend_shows_to_users_alone_are_told_once_a_user_was_shown_them() {
+async fn the_status_has_lists_that_only_users_see_after_a_user_has_seen_them() {
     let puppet = faced(&Arc::default()).await;
     let site = puppet.site_with(&["faced"], asserted).await;
     let status = async |is_there: fn(&BackendStatus) -> bool| {

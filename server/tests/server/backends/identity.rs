@@ -37,7 +37,7 @@ async fn jwks(site: &Site) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_over_http_is_told_by_an_assertion_who_calls_and_nothing_else_of_the_caller() {
+async fn a_backend_over_http_gets_only_an_assertion_about_the_caller() {
     for era in [Era::Modern, Era::Legacy] {
         let (site, _scripted) = over_scripted_http(era, BackendIdentity::Assertion {}).await;
         let (headers, _) = received(&site).await;
@@ -50,7 +50,7 @@ async fn a_backend_over_http_is_told_by_an_assertion_who_calls_and_nothing_else_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_is_told_by_an_assertion_in_the_meta_of_a_call() {
+async fn a_process_gets_an_assertion_about_the_caller_in_the_meta_of_a_call() {
     for era in [Era::Modern, Era::Legacy] {
         let shim = Shim::start(&Options::of(era).launch().unwrap()).await;
         let backend = with(BackendIdentity::Assertion {}, over_stdio());
@@ -62,7 +62,7 @@ async fn a_process_is_told_by_an_assertion_in_the_meta_of_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_without_identity_is_told_nothing() {
+async fn a_backend_without_identity_gets_nothing_about_the_caller() {
     let (site, _scripted) = over_scripted_http(Era::Modern, BackendIdentity::None).await;
     let (headers, meta) = received(&site).await;
     for absent in ["authorization", "mcp-entra-assertion", "cookie"] {
@@ -72,7 +72,7 @@ async fn a_backend_without_identity_is_told_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_replays_its_assertion_at_the_endpoint_is_let_in_nowhere() {
+async fn an_assertion_that_a_backend_replays_at_the_endpoint_is_refused() {
     let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
     let mut setup = setup(with(BackendIdentity::Assertion {}, over_http(port(&scripted), "/mcp")), None, &TOOLS);
     // The backend is reached by its address.
@@ -98,7 +98,7 @@ async fn a_backend_gets_a_token_of_entra_for_itself_on_behalf_of_the_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_consent_for_the_backend_nothing_reaches_it_and_the_answer_says_what_to_do() {
+async fn without_consent_nothing_reaches_the_backend_and_the_answer_has_the_next_step() {
     let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
     let mut setup = setup(over_http(port(&scripted), "/mcp"), None, &TOOLS);
     let (_, identity) = registered(&setup.tenant, false);
@@ -112,7 +112,7 @@ async fn without_consent_for_the_backend_nothing_reaches_it_and_the_answer_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_of_a_pod_names_what_listens_beside_it() {
+async fn the_status_of_a_pod_lists_other_listeners_in_it() {
     let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
     let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let site = setup(over_http(port(&scripted), "/mcp"), None, &TOOLS).start().await;

@@ -27,7 +27,7 @@ async fn all_pages_of_a_list_are_read_within_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tools_whose_names_deceive_are_dropped_and_the_first_of_two_counts() {
+async fn tools_with_deceptive_names_are_dropped_and_the_first_of_duplicates_wins() {
     let stage = Stage::http(Options { listed: Listed::BadNames, ..Options::default() }).await;
     let status = stage.probed().await;
     let known = Vec::from_iter(stock_backends::scripted::TOOLS.iter().map(|(name, _)| *name));
@@ -39,7 +39,7 @@ async fn tools_whose_names_deceive_are_dropped_and_the_first_of_two_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_is_too_large_is_refused_and_the_status_says_so() {
+async fn a_page_that_is_too_large_is_refused_and_reported_in_the_status() {
     let stage = Stage::http(Options { listed: Listed::BigPage, ..Options::default() }).await;
     let failed = async || stage.site.status().await.backend.filter(|backend| backend.works == Some(false));
     let status = eventually("the probe has failed", failed).await;
@@ -74,7 +74,7 @@ async fn a_list_of_too_many_bytes_is_cut_and_no_further_page_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_hangs_holds_up_no_call() {
+async fn a_list_that_hangs_blocks_no_call() {
     for era in ERAS {
         let stage = Stage::http(Options::of(era)).await;
         let lists = async || stage.received().await.iter().filter(|one| one.method() == "tools/list").count();

@@ -260,7 +260,7 @@ async fn a_pinned_tool_whose_definition_changes_is_hidden_refused_and_named_by_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tool_that_changes_silently_is_hidden_from_whoever_looks_next() {
+async fn a_tool_that_changes_silently_is_hidden_in_the_next_list() {
     let pinned = digests().await;
     for era in ERAS {
         let stage = Stage::http_with(Options::of(era), |setup| pin(setup, &pinned)).await;
@@ -275,7 +275,7 @@ async fn a_tool_that_changes_silently_is_hidden_from_whoever_looks_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_pin_a_changed_list_is_told_to_clients_that_listen() {
+async fn without_a_pin_listening_clients_are_notified_of_a_changed_list() {
     let stage = Stage::http(Options::default()).await;
     let filter = json!({ "notifications": { "toolsListChanged": true } });
     let mut listening = Events::of(stage.request(true, "subscriptions/listen", filter).send().await.unwrap());

@@ -41,7 +41,7 @@ fn call_of(public: Public, scratch: &str) -> (&'static str, Value, &'static str)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_public_server_over_stdio_shows_what_is_granted_and_answers_clients_of_both_eras() {
+async fn each_public_server_over_stdio_shows_granted_tools_and_answers_clients_of_both_eras() {
     for public in Public::ALL {
         let scratch = tempfile::tempdir().unwrap();
         let (tool, arguments, expected) = call_of(public, scratch.path().to_str().unwrap());

@@ -35,7 +35,7 @@ async fn places(stage: &Stage, user: &str) -> HashSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_caller_has_one_session_of_its_own_unless_they_share() {
+async fn each_caller_has_its_own_session_unless_they_share() {
     for is_shared in [false, true] {
         let change = |setup: &mut Setup| {
             if is_shared {
@@ -70,7 +70,7 @@ async fn state_of_one_callers_process_is_not_seen_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_the_backend_forgot_is_begun_again_and_the_call_answered() {
+async fn a_session_that_the_backend_forgot_is_begun_again_and_the_call_is_answered() {
     let stage = Stage::http(Options::default()).await;
     for is_modern in [true, false] {
         let before = stage.call(is_modern, "whoami", json!({})).await;

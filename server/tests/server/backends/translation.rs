@@ -89,7 +89,7 @@ async fn the_envelope_of_a_result_is_that_of_the_clients_revision_and_private() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_clients_headers_and_meta_reaches_the_backend() {
+async fn a_clients_headers_and_meta_do_not_reach_the_backend() {
     const ALLOWED: [&str; 10] = [
         "accept",
         "accept-encoding",
@@ -150,7 +150,7 @@ async fn nothing_of_a_clients_headers_and_meta_reaches_the_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_reaches_the_caller_that_asked_for_it_under_its_own_token_and_nobody_else() {
+async fn progress_reaches_only_the_caller_that_asked_for_it_with_its_own_token() {
     let stages = Stage::each().await;
     join_all(stages.iter().map(async |stage| {
         for is_modern in [true, false] {
@@ -198,7 +198,7 @@ async fn progress_under_a_token_that_another_request_has_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_messages_of_a_request_over_http_reach_its_client_as_it_asked() {
+async fn log_messages_of_a_request_over_http_reach_its_client_at_the_requested_level() {
     for era in ERAS {
         let stage = Stage::http(Options::of(era)).await;
         stage.probed().await;
@@ -217,7 +217,7 @@ async fn log_messages_of_a_request_over_http_reach_its_client_as_it_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_only_wants_its_state_back_gets_it_and_no_client_hears_of_it() {
+async fn a_backend_that_only_requests_its_state_gets_it_without_the_client() {
     for stage in [Stage::http(Options::of(Era::Modern)).await, Stage::stdio(Options::of(Era::Modern)).await] {
         for is_modern in [true, false] {
             let done = stage.call(is_modern, "needs_state", json!({ "rounds": 3 })).await;
@@ -240,7 +240,7 @@ fn asking(stage: &Stage, user: &str, arguments: &Value, input: &Value) -> reqwes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn input_is_asked_of_modern_clients_that_can_give_it_and_its_state_is_sealed_to_caller_and_call() {
+async fn capable_modern_clients_are_asked_for_input_and_its_state_is_sealed_to_caller_and_call() {
     for stage in [Stage::http(Options::of(Era::Modern)).await, Stage::stdio(Options::of(Era::Modern)).await] {
         let arguments = json!({ "a": 1 });
         let asked = answer(asking(&stage, ALICE, &arguments, &json!({}))).await;
@@ -352,7 +352,7 @@ async fn a_capability_that_the_backend_lacks_is_named_to_every_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_messages_reach_a_modern_client_at_the_level_that_it_asked_for_and_the_backend_is_told_it() {
+async fn log_messages_reach_a_modern_client_at_its_level_and_the_backend_gets_the_level() {
     let stage = Stage::http(Options::of(Era::Modern)).await;
     let all = ["debug", "info", "warning", "error"];
     for (asked, expected) in [(Some("warning"), &all[2..]), (Some("debug"), &all), (None, &[])] {
@@ -370,7 +370,7 @@ async fn log_messages_reach_a_modern_client_at_the_level_that_it_asked_for_and_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn codes_of_a_backends_errors_are_those_of_the_clients_revision_and_never_ours() {
+async fn error_codes_of_a_backend_follow_the_clients_revision_and_never_equal_ours() {
     let puppet = Puppet::start(|received| {
         let code = match received.method() {
             "tools/list" => return told(received, r#""result":{"tools":[{"name":"fails","inputSchema":{}}]}"#),

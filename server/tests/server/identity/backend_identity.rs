@@ -74,7 +74,7 @@ pub(crate) fn verified(assertion: &str, jwks: &Value, audience: &str) -> Option<
 }
 
 #[tokio::test]
-async fn a_backend_verifies_who_calls_which_tool_by_the_published_key() {
+async fn a_backend_verifies_caller_and_tool_with_the_published_key() {
     let tenant = TestTenant::new();
     let (identities, alice) = (assertions(&tenant), signed_in(&tenant, ALICE).await);
     let jwks = identities.jwks().unwrap();
@@ -99,7 +99,7 @@ async fn a_backend_verifies_who_calls_which_tool_by_the_published_key() {
 }
 
 #[tokio::test]
-async fn every_assertion_is_another_one() {
+async fn every_assertion_is_different() {
     let tenant = TestTenant::new();
     let (identities, alice) = (assertions(&tenant), signed_in(&tenant, ALICE).await);
     let jwks = identities.jwks().unwrap();
@@ -128,7 +128,7 @@ async fn an_assertion_that_was_changed_or_is_for_another_backend_or_of_another_p
 }
 
 #[tokio::test]
-async fn an_assertion_lets_nobody_in_at_the_endpoint() {
+async fn an_assertion_gives_no_access_to_the_endpoint() {
     let site = Setup::new().start().await;
     let tenant = &site.setup.tenant;
     let (identities, alice) = (assertions(tenant), signed_in(tenant, ALICE).await);
@@ -140,7 +140,7 @@ async fn an_assertion_lets_nobody_in_at_the_endpoint() {
 }
 
 #[tokio::test]
-async fn the_admin_port_publishes_the_key_of_assertions_and_nothing_where_there_are_none() {
+async fn the_admin_port_publishes_the_key_of_assertions_only_if_there_are_any() {
     let mut setup = Setup::new();
     setup.configuration = with_backend(setup.configuration, BackendIdentity::Assertion {});
     let site = setup.start().await;
@@ -157,7 +157,7 @@ async fn the_admin_port_publishes_the_key_of_assertions_and_nothing_where_there_
 }
 
 #[tokio::test]
-async fn without_a_backend_or_an_identity_nothing_is_told() {
+async fn without_a_backend_or_an_identity_nothing_is_sent() {
     let tenant = TestTenant::new();
     let alice = signed_in(&tenant, ALICE).await;
     let none = BackendIdentities::new(&tenant.configuration(), sts(&tenant)).unwrap();
@@ -199,7 +199,7 @@ pub(crate) fn claims(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_backend_gets_a_token_of_the_user_for_itself_which_lets_nobody_in_here() {
+async fn a_backend_gets_a_token_of_the_user_for_itself_which_gives_no_access_here() {
     let tenant = TestTenant::new();
     let (backend, identity) = registered(&tenant, true);
     let (identities, alice) = (identities(&tenant, identity), signed_in(&tenant, ALICE).await);
@@ -215,7 +215,7 @@ async fn a_backend_gets_a_token_of_the_user_for_itself_which_lets_nobody_in_here
 }
 
 #[tokio::test]
-async fn an_application_is_refused_by_name_where_the_backend_is_called_on_behalf_of_users() {
+async fn an_application_is_refused_with_a_reason_if_the_backend_is_called_on_behalf_of_users() {
     let tenant = TestTenant::new();
     let (_, identity) = registered(&tenant, true);
     let error = identities(&tenant, identity).tell(&*daemon(&tenant).await, "get_time").await.unwrap_err();
@@ -225,7 +225,7 @@ async fn an_application_is_refused_by_name_where_the_backend_is_called_on_behalf
 }
 
 #[tokio::test]
-async fn missing_consent_is_refused_with_the_scope_and_the_next_step_and_is_none_of_graphs() {
+async fn missing_consent_for_the_backend_is_refused_with_the_scope_and_the_next_step() {
     let tenant = TestTenant::new();
     let (backend, identity) = registered(&tenant, false);
     let sts = sts(&tenant);
@@ -265,7 +265,7 @@ async fn a_token_that_the_backend_rejects_is_replaced_once_for_all_calls() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_told_no_token_of_entra_asks_nobody_to_sign_in() {
+async fn a_backend_without_tokens_of_entra_causes_no_sign_in() {
     let tenant = TestTenant::new();
     let (identities, alice) = (assertions(&tenant), signed_in(&tenant, ALICE).await);
     let told = identities.tell(&alice, "get_time").await.unwrap();

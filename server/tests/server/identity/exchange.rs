@@ -115,7 +115,7 @@ async fn a_token_serves_for_every_scope_that_it_carries() {
 }
 
 #[tokio::test]
-async fn a_scope_that_was_asked_for_and_that_entra_does_not_name_is_not_known_to_be_granted() {
+async fn a_requested_scope_that_entra_does_not_return_is_not_granted() {
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let asked = user(&alice, &scopes(&tenant, &["User.Read", "Member.Read.Hidden"]));
@@ -146,7 +146,7 @@ async fn a_scope_that_a_token_does_not_carry_is_asked_for_by_itself_and_neither_
 }
 
 #[tokio::test]
-async fn another_user_and_another_scope_are_exchanges_of_their_own() {
+async fn another_user_and_another_scope_need_separate_exchanges() {
     let tenant = TestTenant::new();
     let sts = sts(&tenant);
     let (alice, bob) = (signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
@@ -185,7 +185,7 @@ async fn a_rejected_token_is_replaced_once_for_all_who_used_it_and_no_other_is()
 }
 
 #[tokio::test]
-async fn what_passes_is_asked_again_and_answered() {
+async fn transient_failures_are_retried_and_answered() {
     let date = "Tue, 24 Nov 2020 08:00:00 GMT";
     let status = |status, retry_after: &str| FaultKind::Status {
         status,
@@ -211,7 +211,7 @@ async fn what_passes_is_asked_again_and_answered() {
 }
 
 #[tokio::test]
-async fn entra_is_not_waited_for_longer_than_a_call_may_take() {
+async fn the_wait_for_entra_ends_with_the_time_limit_of_a_call() {
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let scopes = scopes(&tenant, &["User.Read"]);
@@ -236,7 +236,7 @@ async fn a_busy_entra_is_asked_four_times_and_the_next_call_asks_anew() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_would_be_repeated_is_not_asked_for_again_at_once() {
+async fn a_permanent_refusal_is_not_requested_again_at_once() {
     for (code, error) in [(50173, "invalid_grant"), (53003, "invalid_grant"), (700_016, "unauthorized_client")] {
         let tenant = TestTenant::new();
         let (sts, alice, bob) = (sts(&tenant), signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
@@ -253,7 +253,7 @@ async fn a_refusal_that_would_be_repeated_is_not_asked_for_again_at_once() {
 }
 
 #[tokio::test]
-async fn what_an_administrator_may_be_putting_right_is_asked_for_again_each_time() {
+async fn a_refusal_that_an_administrator_can_fix_is_requested_again_each_time() {
     for (code, error) in [(65001, "invalid_grant"), (70021, "invalid_request"), (700_213, "invalid_client")] {
         let tenant = TestTenant::new();
         let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
@@ -344,7 +344,7 @@ async fn a_credential_that_does_not_match_is_answered_with_what_it_must_say_exac
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_entras_is_said_to_be_so() {
+async fn an_answer_that_is_not_entras_is_reported_as_such() {
     let tenant = TestTenant::new();
     let (sts, graph) = (sts(&tenant), tenant.configuration().graph.base_url);
     let answers = [
@@ -364,7 +364,7 @@ async fn an_answer_that_is_not_entras_is_said_to_be_so() {
 }
 
 #[tokio::test]
-async fn an_authority_that_nobody_trusts_gets_no_token() {
+async fn an_untrusted_authority_gets_no_token() {
     let tenant = TestTenant::new();
     let strict = mcp_entra_server::http_client::build(Some(issuer().ca_pem.as_bytes())).unwrap();
     let sts = Sts::new(strict, &tenant.configuration().entra, FederatedToken::at(tenant.token_file())).unwrap();
@@ -375,7 +375,7 @@ async fn an_authority_that_nobody_trusts_gets_no_token() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_projected_token_is_said_to_be_so_and_nothing_is_sent() {
+async fn a_file_without_a_projected_token_is_reported_and_nothing_is_sent() {
     let tenant = TestTenant::new();
     let now = jiff::Timestamp::now().as_second();
     let two_audiences = json!({ "iss": "i", "sub": "s", "aud": ["a", "b"], "exp": now });

@@ -85,7 +85,7 @@ async fn an_entra_that_is_down_is_given_up() {
 }
 
 #[tokio::test]
-async fn garbage_of_entra_is_never_taken_for_a_token_nor_kept() {
+async fn garbage_from_entra_is_never_accepted_as_a_token_nor_cached() {
     let tenant = TestTenant::new();
     let graph = graph(&tenant).await;
     for body in ["", "<html>", "{", "[]", r#"{"access_token":7,"expires_in":1}"#, r#"{"access_token":"x"}"#, "\u{0}"] {
@@ -98,7 +98,7 @@ async fn garbage_of_entra_is_never_taken_for_a_token_nor_kept() {
 }
 
 #[tokio::test]
-async fn a_throttling_entra_is_waited_for_or_the_caller_told_until_when() {
+async fn the_server_waits_for_a_throttling_entra_or_returns_the_time_to_retry() {
     let tenant = TestTenant::new();
     let graph = graph(&tenant).await;
     inject(&tenant, Host::Authority, 2, answer(429, "0.2", ""));
@@ -110,7 +110,7 @@ async fn a_throttling_entra_is_waited_for_or_the_caller_told_until_when() {
 }
 
 #[tokio::test]
-async fn a_signing_key_that_is_withdrawn_in_mid_flight_takes_another_sign_in() {
+async fn a_signing_key_withdrawn_during_a_call_requires_another_sign_in() {
     let tenant = TestTenant::new();
     let graph = graph(&tenant).await;
     control().roll_signing_key(tenant.id).unwrap();
@@ -127,7 +127,7 @@ async fn a_signing_key_that_is_withdrawn_in_mid_flight_takes_another_sign_in() {
 }
 
 #[tokio::test]
-async fn a_cluster_key_that_is_not_published_yet_is_told_and_works_once_it_is() {
+async fn a_cluster_key_that_is_not_published_yet_is_reported_and_works_later() {
     let tenant = TestTenant::new();
     let graph = graph(&tenant).await;
     let good = std::fs::read_to_string(tenant.token_file()).unwrap();
@@ -147,7 +147,7 @@ async fn a_cluster_key_that_is_not_published_yet_is_told_and_works_once_it_is() 
 }
 
 #[tokio::test]
-async fn clocks_that_differ_are_told_or_made_up_for() {
+async fn different_clocks_are_reported_or_compensated() {
     // Graph's clock is ahead: the token has expired for it, and a new one has not.
     let tenant = TestTenant::new();
     let graph = graph(&tenant).await;
@@ -187,7 +187,7 @@ async fn a_graph_that_cuts_connections_is_asked_again() {
 }
 
 #[tokio::test]
-async fn what_is_missing_from_the_pod_is_the_credentials_fault() {
+async fn a_missing_token_file_is_reported_as_a_failure_of_the_credential() {
     let tenant = TestTenant::new();
     let alice = signed_in(&tenant, ALICE).await;
     let Principal::User(user) = &*alice else { panic!("{alice:?}") };

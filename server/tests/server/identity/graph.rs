@@ -49,7 +49,7 @@ async fn each_user_reads_their_own_profile() {
 }
 
 #[tokio::test]
-async fn an_application_is_told_that_it_has_no_user() {
+async fn an_application_gets_an_error_that_it_has_no_user() {
     let tenant = TestTenant::new();
     let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
     let application = validator(&tenant).await.validate(&token).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_refusal_of_graph_carries_its_code_and_the_requests_ids() {
 }
 
 #[tokio::test]
-async fn what_passes_is_asked_again_in_each_form_of_retry_after() {
+async fn transient_failures_are_retried_with_each_form_of_retry_after() {
     let busy = r#"{"error":{"code":"TooManyRequests","message":"Slow down."}}"#;
     for (status, retry_after) in
         [(429, "0.128"), (429, "0"), (503, "Tue, 24 Nov 2020 08:00:00 GMT"), (504, "0"), (429, "")]
@@ -110,7 +110,7 @@ async fn what_passes_is_asked_again_in_each_form_of_retry_after() {
 }
 
 #[tokio::test]
-async fn a_throttled_caller_that_cannot_wait_is_told_when_to_come_back() {
+async fn a_throttled_caller_that_cannot_wait_gets_the_time_to_retry() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     let body = r#"{"error":{"code":"TooManyRequests","message":"Slow down."}}"#;
@@ -132,7 +132,7 @@ async fn a_graph_that_stays_busy_is_asked_four_times() {
 }
 
 #[tokio::test]
-async fn what_would_be_answered_the_same_is_asked_once() {
+async fn permanent_failures_are_not_retried() {
     for status in [400, 403, 404, 500, 501] {
         let tenant = TestTenant::new();
         let graph = graph_of(&tenant, ALICE).await;
@@ -263,7 +263,7 @@ async fn empty_pages_are_followed_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_page_that_leads_to_one_seen_before_ends_the_list_which_is_said_to_be_cut_short() {
+async fn a_link_to_an_earlier_page_ends_the_list_which_is_marked_as_incomplete() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     let query = [("$top", "10"), ("$orderby", "receivedDateTime desc")];
@@ -290,7 +290,7 @@ async fn a_page_that_leads_to_one_seen_before_ends_the_list_which_is_said_to_be_
 }
 
 #[tokio::test]
-async fn a_tenant_without_exchange_online_is_said_to_have_none_and_no_other_token_is_asked_for() {
+async fn a_tenant_without_exchange_online_is_reported_without_another_token_request() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     let body = json!({ "error": {
@@ -305,7 +305,7 @@ async fn a_tenant_without_exchange_online_is_said_to_have_none_and_no_other_toke
 }
 
 #[tokio::test]
-async fn a_batch_is_answered_in_the_order_of_its_questions_each_by_itself() {
+async fn a_batch_is_answered_in_the_order_of_its_requests_each_by_itself() {
     let tenant = TestTenant::new();
     fill_mailbox(&tenant, 3);
     let graph = graph_of(&tenant, ALICE).await;
@@ -324,7 +324,7 @@ async fn a_batch_is_answered_in_the_order_of_its_questions_each_by_itself() {
 }
 
 #[tokio::test]
-async fn of_a_batch_only_what_graph_was_too_busy_for_is_asked_again() {
+async fn only_throttled_requests_of_a_batch_are_repeated() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     let matcher = Matcher {

@@ -45,7 +45,7 @@ fn sent(tenant: &TestTenant) -> usize {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_once_whatever_comes_back() {
+async fn a_writing_request_is_sent_once_with_any_answer() {
     let status = |status, headers: &[(&str, &str)]| FaultKind::Status {
         status,
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),

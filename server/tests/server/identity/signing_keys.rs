@@ -38,7 +38,7 @@ fn answer(tenant: &TestTenant, path: &str, status: u16, body: &str) {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_before_keys_were_fetched() {
+async fn all_calls_are_refused_before_keys_were_fetched() {
     let tenant = TestTenant::new();
     let (keys, validator) = keys_of(&tenant);
     let error = validator.validate(&tenant.token(ALICE)).await.unwrap_err();
@@ -53,7 +53,7 @@ async fn nobody_gets_in_before_keys_were_fetched() {
 }
 
 #[tokio::test]
-async fn keys_come_by_themselves_once_entra_answers() {
+async fn keys_are_fetched_automatically_once_entra_answers() {
     let tenant = TestTenant::new();
     let (keys, validator) = keys_of(&tenant);
     answer(&tenant, DISCOVERY, 503, "");
@@ -98,7 +98,7 @@ async fn a_new_key_is_fetched_when_a_token_has_it_and_forged_key_ids_cause_no_fu
 }
 
 #[tokio::test]
-async fn the_last_good_keys_stay_in_use_while_entra_answers_with_nothing_usable() {
+async fn the_last_valid_keys_stay_in_use_while_entra_returns_nothing_usable() {
     let tenant = TestTenant::new();
     let (keys, validator) = keys_of(&tenant);
     keys.refresh().await.unwrap();
@@ -142,7 +142,7 @@ fn key_id(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_token_is_not_verified_again_while_its_validation_can_be_relied_on() {
+async fn a_token_is_not_verified_again_while_its_validation_is_current() {
     let tenant = TestTenant::new();
     let (keys, validator) = keys_of(&tenant);
     keys.refresh().await.unwrap();
@@ -163,7 +163,7 @@ async fn a_token_is_not_verified_again_while_its_validation_can_be_relied_on() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_longer_published_takes_the_validations_that_it_made_with_it() {
+async fn the_end_of_a_keys_publication_ends_its_validations() {
     let tenant = TestTenant::new();
     let (keys, validator) = keys_of(&tenant);
     keys.refresh().await.unwrap();

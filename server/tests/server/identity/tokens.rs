@@ -74,7 +74,7 @@ async fn a_client_that_can_answer_claims_challenges_says_so_in_the_token() {
 }
 
 #[tokio::test]
-async fn an_application_needs_a_role_to_be_let_in_and_is_no_user() {
+async fn an_application_needs_a_role_for_access_and_is_no_user() {
     let tenant = TestTenant::new();
     let validator = validator(&tenant).await;
     let token = |daemon| tenant.sign(&json!({}), &tenant.application_claims(daemon));
@@ -139,14 +139,14 @@ async fn a_token_for_graph_is_recognised_as_one_although_its_signature_cannot_be
 }
 
 #[tokio::test]
-async fn a_token_of_another_tenant_is_told_which_tenant_is_served() {
+async fn the_refusal_of_a_token_of_another_tenant_names_the_served_tenant() {
     let (tenant, other) = (TestTenant::new(), TestTenant::new());
     let error = refused(&validator(&tenant).await, &other.token(ALICE)).await;
     assert_eq!(error, TokenError::Tenant { tenant: other.id.to_string(), expected: tenant.id.to_string() });
 }
 
 #[tokio::test]
-async fn a_version_1_token_is_told_how_to_become_a_version_2_token() {
+async fn the_refusal_of_a_version_1_token_explains_how_to_get_version_2() {
     let tenant = TestTenant::new();
     let server = tenant.server;
     control()
@@ -163,7 +163,7 @@ async fn a_version_1_token_is_told_how_to_become_a_version_2_token() {
 }
 
 #[tokio::test]
-async fn a_token_without_the_required_scope_is_told_which_to_request_and_can_be_met_by_the_client() {
+async fn the_refusal_of_a_token_without_the_required_scope_names_the_scope_to_request() {
     let tenant = TestTenant::new();
     let claims = changed(tenant.claims(ALICE), &[("scp", Some(json!("openid other.scope")))]);
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &claims)).await;
@@ -176,7 +176,7 @@ async fn a_token_without_the_required_scope_is_told_which_to_request_and_can_be_
 }
 
 #[tokio::test]
-async fn a_token_of_another_cloud_is_told_which_issuer_is_served_although_its_key_is_unknown() {
+async fn the_refusal_of_a_token_of_another_cloud_names_the_issuer_although_its_key_is_unknown() {
     let tenant = TestTenant::new();
     let issuer = format!("https://login.microsoftonline.us/{}/v2.0", tenant.id);
     let claims = changed(tenant.claims(ALICE), &[("iss", Some(json!(issuer)))]);
@@ -186,7 +186,7 @@ async fn a_token_of_another_cloud_is_told_which_issuer_is_served_although_its_ke
 }
 
 #[tokio::test]
-async fn a_guest_is_a_user_who_is_known_to_be_one() {
+async fn a_guest_is_recognised_as_one() {
     let tenant = TestTenant::new();
     let claims = changed(tenant.claims(ALICE), &[("idp", Some(json!("https://sts.windows.net/9999/")))]);
     let principal = accepted(&validator(&tenant).await, &tenant.sign(&json!({}), &claims)).await;
@@ -194,7 +194,7 @@ async fn a_guest_is_a_user_who_is_known_to_be_one() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_told_by_how_much_it_misses() {
+async fn the_refusal_of_a_token_has_the_difference_of_times() {
     let tenant = TestTenant::new();
     let validator = validator(&tenant).await;
     let now = jiff::Timestamp::now().as_second();

@@ -31,7 +31,7 @@ async fn signed_in() -> (Person, Client) {
 }
 
 #[tokio::test]
-async fn kept_tokens_are_sent_to_no_other_graph_and_to_no_other_entra() {
+async fn stored_tokens_are_sent_only_to_their_own_graph_and_entra() {
     let (person, client) = signed_in().await;
     client.end().await;
     let before = person.kept();
@@ -49,7 +49,7 @@ async fn kept_tokens_are_sent_to_no_other_graph_and_to_no_other_entra() {
 }
 
 #[tokio::test]
-async fn a_sign_out_deletes_what_is_kept_whatever_store_it_names() {
+async fn a_sign_out_deletes_the_stored_tokens_of_every_store() {
     for store in ["os", "file", "memory"] {
         let (person, client) = signed_in().await;
         client.end().await;
@@ -80,7 +80,7 @@ async fn a_newer_programs_file_is_not_replaced_and_no_sign_in_is_begun() {
 }
 
 #[tokio::test]
-async fn a_sign_in_in_a_terminal_is_none_unless_it_is_kept() {
+async fn a_sign_in_in_a_terminal_fails_unless_it_is_stored() {
     let person = Person::new();
     let terminal = person.command(&["--token-store", "file", "--sign-in"]).spawn().unwrap();
     let address = person.opens(0).await;
@@ -102,7 +102,7 @@ async fn a_sign_in_in_a_terminal_needs_a_store_that_outlives_it() {
 }
 
 #[tokio::test]
-async fn whoever_is_signed_in_already_is_told_so_and_signs_in_no_more() {
+async fn a_user_who_is_signed_in_already_is_informed_and_does_not_sign_in_again() {
     let (person, client) = signed_in().await;
     client.end().await;
     let (ok, text) = run(&person, &["--token-store", "file", "--sign-in"]).await;
@@ -111,7 +111,7 @@ async fn whoever_is_signed_in_already_is_told_so_and_signs_in_no_more() {
 }
 
 #[tokio::test]
-async fn tokens_in_memory_are_renewed_though_older_ones_are_kept() {
+async fn tokens_in_memory_are_renewed_although_older_ones_are_stored() {
     use std::os::unix::fs::PermissionsExt;
     let (person, client) = signed_in().await;
     client.end().await;
@@ -132,7 +132,7 @@ async fn tokens_in_memory_are_renewed_though_older_ones_are_kept() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_locks_nobody_out() {
+async fn a_clock_that_was_set_back_locks_no_user_out() {
     let (person, mut client) = signed_in().await;
     // Another process, whose clock is years behind, refreshes the tokens.
     let (ok, text) = run(&person, &["--token-store", "file", "--doctor"]).await;
@@ -146,7 +146,7 @@ async fn a_clock_that_was_set_back_locks_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_lock_that_cannot_be_taken_is_told_as_that_and_the_renewed_tokens_are_kept() {
+async fn a_failed_lock_is_reported_and_the_renewed_tokens_are_stored() {
     let (person, client) = signed_in().await;
     client.end().await;
     let lock = person.kept_file().with_extension("lock");
@@ -162,7 +162,7 @@ async fn a_lock_that_cannot_be_taken_is_told_as_that_and_the_renewed_tokens_are_
 }
 
 #[tokio::test]
-async fn a_running_client_never_takes_over_another_account_that_is_kept_meanwhile() {
+async fn a_running_client_never_uses_another_account_that_is_stored_meanwhile() {
     for issued_at in ["2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z"] {
         let (person, mut client) = signed_in().await;
         person.change(|kept| {
@@ -179,7 +179,7 @@ async fn a_running_client_never_takes_over_another_account_that_is_kept_meanwhil
 }
 
 #[tokio::test]
-async fn a_refresh_that_brings_another_account_is_refused_and_not_kept() {
+async fn a_refresh_that_returns_another_account_is_refused_and_not_stored() {
     let (person, client) = signed_in().await;
     client.end().await;
     let alices = person.kept();

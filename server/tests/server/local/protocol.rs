@@ -39,7 +39,7 @@ async fn handshake_and_lists_are_answered_without_the_network_and_without_a_sign
 }
 
 #[tokio::test]
-async fn an_alias_is_listed_and_answers_as_the_tool_that_it_stands_for() {
+async fn an_alias_is_listed_and_answers_as_its_tool() {
     let person = Person::new();
     let arguments = ["--token-store", "file", "--alias", "GetUserDetailsFromGraph=get_user_details"];
     let mut client = person.client_with(&arguments, json!({})).await;
@@ -53,7 +53,7 @@ async fn an_alias_is_listed_and_answers_as_the_tool_that_it_stands_for() {
 }
 
 #[tokio::test]
-async fn prompts_are_the_persons_own_and_are_got_without_a_sign_in() {
+async fn a_user_gets_their_own_prompts_without_a_sign_in() {
     let person = Person::new();
     for (arguments, expected) in [
         (&[][..], &["introduce_me", "summarize_inbox"][..]),
@@ -109,7 +109,7 @@ async fn the_profile_is_read_once_the_person_has_signed_in_and_an_error_until_th
 }
 
 #[tokio::test]
-async fn a_client_that_wants_progress_is_told_that_graph_asks_to_wait() {
+async fn a_client_that_requests_progress_is_notified_that_graph_asks_to_wait() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -138,7 +138,7 @@ async fn a_client_that_wants_progress_is_told_that_graph_asks_to_wait() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_answered_as_such_and_the_session_goes_on() {
+async fn an_invalid_message_gets_an_error_and_the_session_continues() {
     let person = Person::new();
     let mut client = person.client().await;
     let long = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"a":"{}"}}}}"#, "a".repeat(200_000));
@@ -173,7 +173,7 @@ async fn what_is_no_message_is_answered_as_such_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn what_comes_before_the_handshake_does_not_end_the_session() {
+async fn messages_before_the_handshake_do_not_end_the_session() {
     let person = Person::new();
     let mut client = Client::start(person.command(&[]));
     client.line(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
@@ -187,7 +187,7 @@ async fn what_comes_before_the_handshake_does_not_end_the_session() {
 }
 
 #[tokio::test]
-async fn a_client_that_looks_first_and_gives_up_on_that_may_begin_by_a_handshake_all_the_same() {
+async fn a_client_that_cancels_its_discovery_may_still_begin_with_a_handshake() {
     let person = Person::new();
     let mut client = Client::start(person.command(&[]));
     let meta = json!({
@@ -210,7 +210,7 @@ async fn a_client_that_looks_first_and_gives_up_on_that_may_begin_by_a_handshake
 }
 
 #[tokio::test]
-async fn a_second_request_of_the_id_of_one_that_runs_is_refused_and_the_first_is_answered() {
+async fn a_second_request_with_the_id_of_a_running_one_is_refused_and_the_first_is_answered() {
     let person = Person::new();
     person.launcher("sleep 1; exit 3");
     let mut client = person.client().await;
@@ -238,7 +238,7 @@ async fn a_signal_to_stop_ends_the_program_as_the_end_of_its_input_does() {
 }
 
 #[tokio::test]
-async fn requests_that_are_piped_in_are_answered_though_the_input_ends_at_once() {
+async fn piped_requests_are_answered_although_the_input_ends_at_once() {
     let person = Person::new();
     let mut client = Client::start(person.command(&[]));
     let info = json!({"name": "test", "version": "1"});
@@ -276,7 +276,7 @@ async fn audit_lines_name_the_account_once_it_is_known_and_go_to_standard_error_
 }
 
 #[tokio::test]
-async fn logs_go_to_a_file_where_one_is_named_and_hold_no_token_and_no_name() {
+async fn logs_are_written_to_the_named_file_and_contain_no_token_and_no_name() {
     let person = Person::new();
     let file = person.file("log.jsonl");
     let arguments = ["--token-store", "file", "--log-file", file.to_str().unwrap()];

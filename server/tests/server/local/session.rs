@@ -32,7 +32,7 @@ pub(super) fn refused(error: &str, code: u32) -> FaultKind {
 }
 
 #[tokio::test]
-async fn a_restart_goes_on_without_a_sign_in_and_without_a_question_to_entra() {
+async fn a_restart_continues_without_a_sign_in_and_without_a_request_to_entra() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -44,7 +44,7 @@ async fn a_restart_goes_on_without_a_sign_in_and_without_a_question_to_entra() {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_for_nobody_elses_eyes() {
+async fn only_the_user_can_read_the_stored_tokens() {
     use std::os::unix::fs::PermissionsExt;
     let person = Person::new();
     let mut client = person.client().await;
@@ -56,7 +56,7 @@ async fn what_is_kept_is_for_nobody_elses_eyes() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_refreshed_in_silence_and_the_newest_refresh_token_is_kept() {
+async fn an_expired_token_is_refreshed_silently_and_the_newest_refresh_token_is_stored() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -97,7 +97,7 @@ async fn neither_a_network_that_is_down_nor_a_busy_entra_opens_a_browser() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_takes_a_person_opens_the_browser_whatever_its_code() {
+async fn a_refusal_that_requires_the_user_opens_the_browser_for_any_code() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -123,7 +123,7 @@ async fn a_refusal_that_takes_a_person_opens_the_browser_whatever_its_code() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_application_is_told_with_its_next_step_and_opens_nothing() {
+async fn a_refusal_of_the_application_is_reported_with_its_next_step_and_opens_nothing() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -219,7 +219,7 @@ async fn two_processes_refresh_once() {
 }
 
 #[tokio::test]
-async fn without_a_secret_service_tokens_are_in_memory_alone_which_is_said() {
+async fn without_a_secret_service_tokens_are_only_in_memory_which_is_reported() {
     let person = Person::new();
     let mut client = person.client_with(&["--token-store", "os"], json!({})).await;
     person.signs_in(&mut client).await;
@@ -236,7 +236,7 @@ async fn without_a_secret_service_tokens_are_in_memory_alone_which_is_said() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_left_alone_until_the_person_says_so() {
+async fn a_file_that_cannot_be_opened_is_unchanged_until_the_user_runs_sign_in() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -255,7 +255,7 @@ async fn a_file_that_cannot_be_opened_is_left_alone_until_the_person_says_so() {
 }
 
 #[tokio::test]
-async fn a_folder_that_takes_no_file_costs_the_next_start_its_sign_in_and_nothing_else() {
+async fn a_read_only_folder_only_makes_the_next_start_sign_in_again() {
     let person = Person::new();
     std::fs::create_dir_all(person.file(".local/share")).unwrap();
     std::fs::write(person.file(".local/share/mcp-entra"), "a file where the folder should be").unwrap();
@@ -267,7 +267,7 @@ async fn a_folder_that_takes_no_file_costs_the_next_start_its_sign_in_and_nothin
 }
 
 #[tokio::test]
-async fn a_sign_out_deletes_what_is_kept_and_the_next_start_signs_in_again() {
+async fn a_sign_out_deletes_the_stored_tokens_and_the_next_start_signs_in_again() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -284,7 +284,7 @@ async fn a_sign_out_deletes_what_is_kept_and_the_next_start_signs_in_again() {
 }
 
 #[tokio::test]
-async fn a_sign_out_holds_though_a_client_runs_whose_token_is_then_rejected() {
+async fn a_sign_out_stays_effective_although_a_running_clients_token_is_then_rejected() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -314,7 +314,7 @@ async fn a_token_that_lacks_a_permission_of_a_tool_is_renewed_for_all_of_them() 
 }
 
 #[tokio::test]
-async fn the_doctor_says_line_by_line_what_works_and_what_to_do_about_what_does_not() {
+async fn the_doctor_reports_each_check_in_a_line_with_a_next_step_for_failures() {
     let person = Person::new();
     person.launcher("exit 0");
     let doctor = async |arguments: &[&str]| {

@@ -26,7 +26,7 @@ async fn the_first_call_opens_the_browser_and_is_answered_once_the_person_has_si
 }
 
 #[tokio::test]
-async fn a_one_time_address_is_good_once_and_for_this_machines_own_name_alone() {
+async fn a_one_time_address_works_once_and_only_with_this_machines_own_name() {
     let person = Person::new();
     let mut client = person.client().await;
     client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
@@ -47,7 +47,7 @@ async fn a_one_time_address_is_good_once_and_for_this_machines_own_name_alone() 
 }
 
 #[tokio::test]
-async fn whoever_brings_another_state_changes_nothing_and_a_code_is_taken_once() {
+async fn another_state_has_no_effect_and_a_code_is_accepted_once() {
     let person = Person::new();
     let mut client = person.client().await;
     let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
@@ -72,7 +72,7 @@ async fn whoever_brings_another_state_changes_nothing_and_a_code_is_taken_once()
 }
 
 #[tokio::test]
-async fn a_refusal_of_entra_ends_the_sign_in_and_is_told_on_the_page_and_to_the_client() {
+async fn a_refusal_of_entra_ends_the_sign_in_and_is_shown_on_the_page_and_to_the_client() {
     let person = Person::new();
     let mut client = person.client().await;
     let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
@@ -92,7 +92,7 @@ async fn a_refusal_of_entra_ends_the_sign_in_and_is_told_on_the_page_and_to_the_
 }
 
 #[tokio::test]
-async fn another_account_than_the_one_that_is_known_is_refused_and_nothing_of_it_is_kept() {
+async fn another_account_than_the_known_one_is_refused_and_not_stored() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -108,7 +108,7 @@ async fn another_account_than_the_one_that_is_known_is_refused_and_nothing_of_it
 }
 
 #[tokio::test]
-async fn a_client_that_opens_addresses_is_asked_to_and_this_program_opens_none() {
+async fn a_client_that_opens_addresses_is_requested_to_and_this_program_opens_none() {
     let person = Person::new();
     let capabilities = json!({"elicitation": {"url": {}}});
     let mut client = person.client_with(&["--token-store", "file"], capabilities).await;
@@ -176,7 +176,7 @@ async fn a_tool_that_writes_does_nothing_in_the_call_that_signs_in() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_newest_revision_is_answered_that_it_is_to_open_an_address() {
+async fn a_client_of_the_newest_revision_gets_the_address_to_open_in_the_answer() {
     let person = Person::new();
     let mut client = super::person::Client::start(person.command(&["--token-store", "file"]));
     let meta = json!({
@@ -198,7 +198,7 @@ async fn a_client_of_the_newest_revision_is_answered_that_it_is_to_open_an_addre
 }
 
 #[tokio::test]
-async fn without_a_browser_the_answer_names_the_command_that_signs_in_and_then_the_client_goes_on() {
+async fn without_a_browser_the_answer_names_the_sign_in_command_and_then_the_client_continues() {
     let person = Person::new();
     person.launcher("exit 3");
     let mut client = person.client().await;
@@ -228,7 +228,7 @@ async fn in_a_session_without_a_display_no_launcher_is_started() {
 }
 
 #[tokio::test]
-async fn a_device_code_is_told_at_once_and_the_call_after_it_is_entered_is_answered() {
+async fn a_device_code_is_returned_at_once_and_the_call_after_its_entry_is_answered() {
     let person = Person::new();
     let mut client = person.client_with(&["--token-store", "file", "--device-code"], json!({})).await;
     let text = error_text(&client.call(PROFILE).await);
@@ -240,7 +240,7 @@ async fn a_device_code_is_told_at_once_and_the_call_after_it_is_entered_is_answe
 }
 
 #[tokio::test]
-async fn what_opens_the_browser_has_neither_the_input_nor_the_output_of_the_protocol() {
+async fn the_browser_launcher_has_neither_the_input_nor_the_output_of_the_protocol() {
     let person = Person::new();
     person.launcher("echo noise; cat > \"$HOME/input\"; printf '%s\\n' \"$1\" >> \"$HOME/opened\"");
     let mut client = person.client().await;
@@ -251,7 +251,7 @@ async fn what_opens_the_browser_has_neither_the_input_nor_the_output_of_the_prot
 }
 
 #[tokio::test]
-async fn a_sign_in_that_does_not_help_is_not_asked_for_again_at_once() {
+async fn an_ineffective_sign_in_is_not_requested_again_at_once() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -286,7 +286,7 @@ async fn a_sign_in_that_does_not_help_is_not_asked_for_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_cancelled_call_gets_no_answer_and_its_sign_in_goes_on() {
+async fn a_cancelled_call_gets_no_answer_and_its_sign_in_continues() {
     let person = Person::new();
     let mut client = person.client().await;
     let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
@@ -327,7 +327,7 @@ async fn the_end_of_the_input_during_a_sign_in_ends_the_program_and_frees_its_po
 }
 
 #[tokio::test]
-async fn a_call_that_asks_for_progress_hears_that_a_sign_in_is_waited_for() {
+async fn a_call_with_progress_is_notified_of_the_wait_for_a_sign_in() {
     let person = Person::new();
     let mut client = person.client().await;
     let params = json!({"name": PROFILE, "arguments": {}, "_meta": {"progressToken": "p"}});
@@ -341,7 +341,7 @@ async fn a_call_that_asks_for_progress_hears_that_a_sign_in_is_waited_for() {
 }
 
 #[tokio::test]
-async fn two_clients_of_one_person_open_one_browser_and_both_go_on() {
+async fn two_clients_of_one_user_open_one_browser_and_both_continue() {
     let person = Person::new();
     let (mut one, mut other) = (person.client().await, person.client().await);
     let first = one.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
@@ -370,7 +370,7 @@ fn parameter(url: &reqwest::Url, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_first_sign_in_lets_the_person_choose_the_account_and_a_later_one_names_it() {
+async fn a_first_sign_in_offers_a_choice_of_the_account_and_a_later_one_names_it() {
     let person = Person::new();
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
@@ -402,7 +402,7 @@ async fn a_first_sign_in_lets_the_person_choose_the_account_and_a_later_one_name
 }
 
 #[tokio::test]
-async fn a_look_at_a_one_time_address_that_is_no_visit_does_not_use_it_up() {
+async fn an_invalid_request_to_a_one_time_address_does_not_use_it_up() {
     let person = Person::new();
     let mut client = person.client().await;
     client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
@@ -430,7 +430,7 @@ async fn raw(address: &str, bytes: &str) -> String {
 }
 
 #[tokio::test]
-async fn tokens_whose_id_token_is_not_the_answer_to_this_sign_in_are_not_taken() {
+async fn tokens_with_an_id_token_of_another_sign_in_are_refused() {
     let person = Person::new();
     let tenant = &person.tenant;
     let issuer = format!("{}/{}/v2.0", tenant.configuration().entra.authority, tenant.id);

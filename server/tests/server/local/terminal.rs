@@ -37,7 +37,7 @@ async fn said(command: &mut Command) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn a_person_who_serves_in_a_terminal_hears_that_an_mcp_client_is_awaited() {
+async fn a_user_who_starts_the_server_in_a_terminal_is_informed_that_it_waits_for_an_mcp_client() {
     let person = Person::new();
     let (_keyboard, input) = terminal();
     let mut child = person.command(&KEPT).stdin(input).spawn().unwrap();
@@ -54,7 +54,7 @@ async fn a_person_who_serves_in_a_terminal_hears_that_an_mcp_client_is_awaited()
 }
 
 #[tokio::test]
-async fn logs_are_readable_at_a_terminal_and_json_in_a_file_though_standard_error_is_a_terminal() {
+async fn logs_are_readable_in_a_terminal_and_json_in_a_file() {
     let person = Person::new();
     let file = person.file("log.jsonl");
     for arguments in [&KEPT[..], &["--log-file", file.to_str().unwrap()]] {
@@ -74,7 +74,7 @@ async fn logs_are_readable_at_a_terminal_and_json_in_a_file_though_standard_erro
 }
 
 #[tokio::test]
-async fn a_mode_that_speaks_to_a_person_logs_only_where_it_is_asked_to() {
+async fn an_interactive_mode_only_logs_on_request() {
     let person = Person::new();
     let sign_in = [&KEPT[..], &["--sign-in"]].concat();
     for (number, level) in [None, Some("info")].into_iter().enumerate() {
@@ -94,7 +94,7 @@ async fn a_mode_that_speaks_to_a_person_logs_only_where_it_is_asked_to() {
 }
 
 #[tokio::test]
-async fn a_trust_bundle_that_is_absent_is_told_once_and_one_of_another_authority_in_no_words_of_a_crate() {
+async fn an_absent_trust_bundle_is_reported_once_and_a_wrong_one_without_internal_errors() {
     let person = Person::new();
     let missing = person.file("missing.pem");
     let (is_well, absent) = said(&mut person.command(&["--trust-bundle", missing.to_str().unwrap()])).await;

@@ -47,7 +47,7 @@ async fn status(site: &OAuthSite, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_token_says_who_and_for_whom_and_lives_ten_minutes() {
+async fn a_token_names_user_and_client_and_is_valid_for_ten_minutes() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let answer = client.redeem(&client.code(ALICE).await).await;
@@ -100,7 +100,7 @@ async fn a_token_says_who_and_for_whom_and_lives_ten_minutes() {
 }
 
 #[tokio::test]
-async fn forty_groups_are_listed_and_of_a_person_in_more_graph_is_asked() {
+async fn up_to_forty_groups_are_listed_and_graph_is_asked_for_users_in_more() {
     let mut setup = OAuthSetup::new().await;
     setup.setup.policy.grants = vec![grant_to_sales(&setup.setup.tenant, &["*"])];
     let site = setup.start().await;
@@ -259,7 +259,7 @@ async fn each_issuer_has_its_own_algorithm_and_keys() {
 }
 
 #[tokio::test]
-async fn other_values_of_ours_and_entras_are_no_access_tokens() {
+async fn other_values_of_the_server_and_of_entra_are_not_access_tokens() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let tokens = client.sign_in(ALICE).await;
@@ -283,7 +283,7 @@ async fn other_values_of_ours_and_entras_are_no_access_tokens() {
 }
 
 #[tokio::test]
-async fn direct_tokens_of_entra_go_on_working_beside_those_of_the_authorization_server() {
+async fn direct_tokens_of_entra_work_beside_those_of_the_authorization_server() {
     let site = OAuthSite::new().await;
     let direct = site.site.setup.tenant.token(ALICE);
     let ours = McpClient::register(&site).await.sign_in(ALICE).await.access_token;

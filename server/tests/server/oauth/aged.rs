@@ -24,7 +24,7 @@ fn aged(site: &OAuthSite, purpose: Purpose, sealed: &str, time: &str, seconds: i
 }
 
 #[tokio::test]
-async fn a_code_is_good_for_a_minute() {
+async fn a_code_is_valid_for_a_minute() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     for (age, is_good) in [(30, true), (62, false), (3600, false)] {
@@ -38,7 +38,7 @@ async fn a_code_is_good_for_a_minute() {
 }
 
 #[tokio::test]
-async fn a_page_of_consent_is_good_for_ten_minutes() {
+async fn a_consent_page_is_valid_for_ten_minutes() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     for (age, status) in [(590, 303), (602, 400), (660, 400)] {

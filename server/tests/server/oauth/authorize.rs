@@ -16,7 +16,7 @@ async fn client_at<'a>(site: &'a OAuthSite, redirect_uris: &[&str]) -> McpClient
 }
 
 #[tokio::test]
-async fn a_wrong_request_goes_back_to_the_client_with_its_state_and_the_issuer() {
+async fn the_error_of_an_invalid_request_goes_to_the_client_with_its_state_and_the_issuer() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let origin = site.edge.origin.clone();
@@ -95,7 +95,7 @@ async fn the_resource_may_be_absent_or_this_server_in_any_of_its_forms() {
 }
 
 #[tokio::test]
-async fn unknown_scopes_and_what_breaks_tenants_are_dropped() {
+async fn unknown_and_tenant_breaking_scopes_are_dropped() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let scope = "openid profile email offline_access mcp.access Mail.ReadWrite graph:Directory.ReadWrite.All acrs:c9 *";
@@ -120,7 +120,7 @@ async fn unknown_scopes_and_what_breaks_tenants_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_redirect_uri_that_is_not_registered_gets_no_answer_and_the_person_reads_why() {
+async fn an_unregistered_redirect_uri_gets_no_answer_and_the_page_shows_the_reason() {
     let site = OAuthSite::new().await;
     let client = client_at(&site, &["http://127.0.0.1:33418/callback", "https://vscode.dev/redirect"]).await;
     for uri in [
@@ -163,7 +163,7 @@ async fn a_redirect_uri_that_is_not_registered_gets_no_answer_and_the_person_rea
 }
 
 #[tokio::test]
-async fn the_redirect_uri_may_be_left_out_only_where_there_is_one_and_no_port_to_know() {
+async fn the_redirect_uri_may_only_be_omitted_if_there_is_one_without_a_variable_port() {
     let site = OAuthSite::new().await;
     for (registered, is_enough) in [
         (vec!["https://vscode.dev/redirect"], true),
@@ -216,7 +216,7 @@ async fn no_value_of_a_request_ends_a_header_or_a_tag() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_let_in_is_shown_the_setting_and_one_that_cannot_be_read_its_publisher() {
+async fn a_refused_client_is_shown_the_setting_and_an_unreadable_one_its_publisher() {
     for (registration, client, status, text) in [
         (ClientRegistration::Listed, "https://editor.example/client.json", 403, "spec.authorizationServer.clients"),
         (ClientRegistration::Listed, "unknown", 403, "spec.authorizationServer.clients"),

@@ -6,7 +6,7 @@ use super::site::OAuthSite;
 use crate::tenant::{ALICE, BOB};
 
 #[tokio::test]
-async fn a_callback_counts_once_and_in_its_own_browser_alone() {
+async fn a_callback_works_once_and_only_in_its_own_browser() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let (victim, attacker) = (Returning::of(&client, ALICE).await, Returning::of(&client, BOB).await);
@@ -32,7 +32,7 @@ async fn a_callback_counts_once_and_in_its_own_browser_alone() {
 }
 
 #[tokio::test]
-async fn twenty_callbacks_at_once_bring_one_code() {
+async fn twenty_concurrent_callbacks_result_in_one_code() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let returning = Returning::of(&client, ALICE).await;
@@ -68,7 +68,7 @@ async fn the_address_of_an_attackers_callback_does_nothing_in_the_victims_browse
 }
 
 #[tokio::test]
-async fn entras_code_of_another_sign_in_is_worth_nothing() {
+async fn entras_code_of_another_sign_in_is_refused() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let (victim, attacker) = (Returning::of(&client, ALICE).await, Returning::of(&client, BOB).await);

@@ -17,7 +17,7 @@ async fn has_ended(client: &McpClient<'_>, tokens: &Tokens) {
 }
 
 #[tokio::test]
-async fn a_code_that_comes_twice_brings_nothing_and_ends_the_session_that_it_began() {
+async fn a_repeated_code_is_refused_and_ends_its_session() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let code = client.code(ALICE).await;
@@ -33,7 +33,7 @@ async fn a_code_that_comes_twice_brings_nothing_and_ends_the_session_that_it_beg
 }
 
 #[tokio::test]
-async fn of_twenty_who_redeem_a_code_at_once_nobody_keeps_a_session() {
+async fn twenty_concurrent_redemptions_of_a_code_leave_no_session() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let code = client.code(ALICE).await;
@@ -49,7 +49,7 @@ async fn of_twenty_who_redeem_a_code_at_once_nobody_keeps_a_session() {
 }
 
 #[tokio::test]
-async fn a_code_is_worth_nothing_without_all_that_it_is_bound_to() {
+async fn a_code_needs_everything_that_it_is_bound_to() {
     let site = OAuthSite::new().await;
     let (client, other) = (McpClient::register(&site).await, McpClient::register(&site).await);
     let challenge = {
@@ -93,7 +93,7 @@ async fn a_code_is_worth_nothing_without_all_that_it_is_bound_to() {
 }
 
 #[tokio::test]
-async fn a_code_that_another_client_tried_is_lost_to_both() {
+async fn a_code_that_another_client_tried_works_for_neither() {
     let site = OAuthSite::new().await;
     let (client, thief) = (McpClient::register(&site).await, McpClient::register(&site).await);
     let code = client.code(ALICE).await;

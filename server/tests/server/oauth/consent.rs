@@ -18,7 +18,7 @@ fn entra_was_asked(site: &OAuthSite) -> bool {
 }
 
 #[tokio::test]
-async fn the_page_says_who_asks_and_where_the_answer_goes_before_entra_is_asked() {
+async fn the_page_names_the_client_and_the_redirect_before_any_request_to_entra() {
     let site = OAuthSite::new().await;
     let metadata = json!({ "client_name": "Contoso Editor", "redirect_uris": ["https://vscode.dev/redirect"] });
     let document: serde_json::Value = register(&site, metadata).await.json().await.unwrap();
@@ -78,7 +78,7 @@ async fn every_cookie_belongs_to_this_host_and_is_out_of_reach_of_scripts() {
 }
 
 #[tokio::test]
-async fn a_forged_approval_sends_nobody_to_entra() {
+async fn a_forged_approval_does_not_redirect_to_entra() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let (shown, others) = (Shown::to(&client, &[]).await, Shown::to(&client, &[]).await);
@@ -138,7 +138,7 @@ async fn another_site_cannot_approve_in_the_victims_browser() {
 }
 
 #[tokio::test]
-async fn a_decision_that_is_none_is_no_approval() {
+async fn an_invalid_decision_is_not_an_approval() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     for decision in ["", "Approve", "approve ", "yes", "cancel"] {
@@ -154,7 +154,7 @@ async fn a_decision_that_is_none_is_no_approval() {
 }
 
 #[tokio::test]
-async fn every_client_is_asked_about_although_the_person_has_signed_in_at_entra() {
+async fn every_client_needs_consent_although_the_user_has_signed_in_at_entra() {
     let site = OAuthSite::new().await;
     let (first, second) = (McpClient::register(&site).await, McpClient::register(&site).await);
     let browser = site.browser();

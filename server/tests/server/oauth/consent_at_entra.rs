@@ -34,7 +34,7 @@ async fn after_sign_in(site: &OAuthSite, client: &McpClient<'_>, scope: &str) ->
 }
 
 #[tokio::test]
-async fn a_permission_that_nobody_consented_to_is_a_scope_whose_sign_in_asks_the_person() {
+async fn a_permission_without_consent_is_a_scope_whose_sign_in_asks_the_user() {
     let site = site(Consent::Ask).await;
     let client = McpClient::register(&site).await;
     let page = after_sign_in(&site, &client, "mcp.access").await;
@@ -53,7 +53,7 @@ async fn a_permission_that_nobody_consented_to_is_a_scope_whose_sign_in_asks_the
 }
 
 #[tokio::test]
-async fn an_approval_that_an_administrator_has_to_give_is_a_page_that_says_so_with_the_link() {
+async fn an_approval_by_an_administrator_is_requested_on_a_page_with_the_link() {
     let site = site(Consent::AdminOnly).await;
     let client = McpClient::register(&site).await;
     let page = after_sign_in(&site, &client, "graph:User.Read").await;

@@ -60,7 +60,7 @@ async fn whole_way(site: &OAuthSite) -> String {
 }
 
 #[tokio::test]
-async fn a_gateway_that_passes_what_the_page_lists_and_nothing_else_lets_a_person_do_everything() {
+async fn everything_works_through_a_gateway_that_passes_exactly_what_the_page_lists() {
     let gateway = Gateway::new();
     let site = behind(&gateway).await;
     let token = whole_way(&site).await;
@@ -104,7 +104,7 @@ async fn forged_hosts_schemes_and_addresses_change_nothing_on_the_whole_way() {
 }
 
 #[tokio::test]
-async fn a_client_that_forges_another_address_each_time_draws_on_one_budget_and_keeps_nobody_else_out() {
+async fn a_client_with_changing_forged_addresses_uses_one_budget_and_blocks_no_other_client() {
     let site = behind(&Gateway::new()).await;
     let metadata = json!({ "redirect_uris": [REDIRECT_URI] });
     let ask = async |from: &str, forged: &str| {
@@ -125,7 +125,7 @@ async fn a_client_that_forges_another_address_each_time_draws_on_one_budget_and_
 }
 
 #[tokio::test]
-async fn a_gateway_that_sends_its_backends_name_is_refused_in_words_everywhere() {
+async fn a_gateway_that_sends_its_backends_name_is_refused_with_a_message_everywhere() {
     let site = behind(&Gateway::without_host()).await;
     let client = McpClient::known(&site, "any");
     let answers = [

@@ -80,7 +80,7 @@ async fn key_epochs_roll_under_load_and_their_end_ends_only_sessions_that_were_n
 }
 
 #[tokio::test]
-async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sign_in_anew() {
+async fn after_a_compromise_everything_issued_before_is_refused_and_users_sign_in_again() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     let site = &replicas.site;

@@ -27,7 +27,7 @@ async fn store_works(replicas: &Replicas, expected: bool) {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_kept_tokens_work_and_everything_else_is_to_be_tried_again() {
+async fn during_an_outage_of_the_store_cached_tokens_work_and_everything_else_must_be_retried() {
     let mut valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     let client = McpClient::register(&replicas.site).await;
@@ -81,7 +81,7 @@ async fn while_the_store_is_away_kept_tokens_work_and_everything_else_is_to_be_t
 }
 
 #[tokio::test]
-async fn a_store_that_comes_back_without_its_data_has_everybody_sign_in_again() {
+async fn a_store_that_comes_back_without_its_data_requires_new_sign_ins() {
     let mut valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     let client = McpClient::register(&replicas.site).await;

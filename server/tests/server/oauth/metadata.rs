@@ -75,7 +75,7 @@ async fn a_server_of_listed_clients_offers_no_registration() {
 }
 
 #[tokio::test]
-async fn any_page_may_ask_what_clients_ask_and_none_may_read_what_browsers_visit() {
+async fn any_page_may_call_the_endpoints_of_clients_and_none_may_read_those_of_browsers() {
     let site = OAuthSite::new().await;
     let public = OF_CLIENTS.iter().map(|(path, method)| (site.url(path), method.clone()));
     let document = (format!("{}{METADATA}", site.edge.origin), Method::GET);
@@ -96,7 +96,7 @@ async fn any_page_may_ask_what_clients_ask_and_none_may_read_what_browsers_visit
 }
 
 #[tokio::test]
-async fn each_endpoint_takes_its_methods_alone() {
+async fn each_endpoint_accepts_only_its_methods() {
     let site = OAuthSite::new().await;
     for (path, taken) in OF_CLIENTS.iter().chain(&OF_BROWSERS) {
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
@@ -108,7 +108,7 @@ async fn each_endpoint_takes_its_methods_alone() {
 }
 
 #[tokio::test]
-async fn what_is_said_of_a_person_is_kept_by_nobody_and_public_documents_for_minutes() {
+async fn answers_about_users_are_not_cacheable_and_public_documents_are_for_minutes() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let shown = Shown::to(&client, &[]).await;

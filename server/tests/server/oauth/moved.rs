@@ -46,7 +46,7 @@ async fn accepted(site: &OAuthSite, value: &str, shown: &Shown, sessions: &str) 
 }
 
 #[tokio::test]
-async fn a_sealed_value_is_good_at_its_own_place_alone() {
+async fn a_sealed_value_is_only_valid_in_its_own_place() {
     let site = OAuthSite::new().await;
     let shown = Shown::to(&McpClient::register(&site).await, &[]).await;
     let browser = site.browser();
@@ -78,7 +78,7 @@ async fn neighbour(of: &OAuthSite) -> OAuthSite {
 }
 
 #[tokio::test]
-async fn nothing_of_a_server_is_good_at_another_with_the_same_secret_tenant_and_registration() {
+async fn values_of_a_server_are_invalid_at_another_with_the_same_secret_tenant_and_registration() {
     let site = OAuthSite::new().await;
     let other = neighbour(&site).await;
     let (client, at_other) = (McpClient::register(&site).await, McpClient::register(&other).await);

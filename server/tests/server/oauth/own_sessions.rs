@@ -42,7 +42,7 @@ async fn ends(client: &McpClient<'_>, tokens: &Tokens) {
 }
 
 #[tokio::test]
-async fn a_person_sees_their_own_sessions_alone_and_ends_one_or_all() {
+async fn a_user_sees_only_their_own_sessions_and_ends_one_or_all() {
     let site = OAuthSite::new().await;
     let (editor, terminal) = (client(&site, "Editor").await, client(&site, "Terminal").await);
     let first = editor.sign_in(ALICE).await;
@@ -127,7 +127,7 @@ async fn a_form_of_another_page_person_or_browser_ends_nothing() {
 }
 
 #[tokio::test]
-async fn the_page_asks_for_a_sign_in_and_a_cookie_that_is_none_of_it_does_not_help() {
+async fn the_page_requires_a_sign_in_and_a_wrong_cookie_does_not_replace_it() {
     let site = OAuthSite::new().await;
     let client = client(&site, "Editor").await;
     client.sign_in(ALICE).await;

@@ -71,7 +71,7 @@ async fn twenty_refreshes_at_once_are_one_family_and_a_later_reuse_ends_it() {
 }
 
 #[tokio::test]
-async fn a_thief_and_the_owner_cannot_both_go_on() {
+async fn a_thief_and_the_owner_cannot_both_continue() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let stolen = client.sign_in(ALICE).await.refresh_token;
@@ -82,7 +82,7 @@ async fn a_thief_and_the_owner_cannot_both_go_on() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_of_its_client_and_server() {
+async fn a_refresh_token_only_works_for_its_client_and_server() {
     let site = OAuthSite::new().await;
     let (client, other) = (McpClient::register(&site).await, McpClient::register(&site).await);
     let tokens_of_client = client.sign_in(ALICE).await;
@@ -108,7 +108,7 @@ async fn a_refresh_token_is_of_its_client_and_server() {
 }
 
 #[tokio::test]
-async fn a_scope_that_a_refresh_asks_for_adds_nothing() {
+async fn a_scope_in_a_refresh_adds_nothing() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let first = client.sign_in(BOB).await;
@@ -124,7 +124,7 @@ async fn a_scope_that_a_refresh_asks_for_adds_nothing() {
 }
 
 #[tokio::test]
-async fn whatever_fails_at_entra_for_a_while_uses_up_nothing() {
+async fn temporary_failures_of_entra_use_up_nothing() {
     let cases = [
         ("too many", status(429, &[("Retry-After", "1")], r#"{"error":"temporarily_unavailable"}"#)),
         ("down", status(503, &[], "down")),
@@ -174,7 +174,7 @@ async fn clear(site: &OAuthSite) {
 }
 
 #[tokio::test]
-async fn whatever_entra_has_withdrawn_ends_the_session_at_the_next_refresh() {
+async fn every_withdrawal_in_entra_ends_the_session_at_the_next_refresh() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let tenant = &site.site.setup.tenant;
@@ -227,7 +227,7 @@ async fn a_consent_that_was_withdrawn_ends_the_session_at_the_next_refresh() {
 }
 
 #[tokio::test]
-async fn a_role_that_was_taken_away_is_gone_after_the_next_refresh_and_a_new_one_is_there() {
+async fn a_removed_role_is_missing_after_the_next_refresh_and_a_new_one_exists() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let tenant = &site.site.setup.tenant;

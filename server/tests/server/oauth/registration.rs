@@ -8,7 +8,7 @@ use super::site::{OAuthSite, REDIRECT_URI};
 use crate::tenant::ALICE;
 
 #[tokio::test]
-async fn a_client_is_told_what_it_is_registered_with_and_gets_no_secret() {
+async fn a_client_gets_its_registered_metadata_and_no_secret() {
     let site = OAuthSite::new().await;
     let asked = json!({
         "client_name": "Client\r\nSet-Cookie: a=b \u{202e}",

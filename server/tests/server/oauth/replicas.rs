@@ -20,7 +20,7 @@ const LIFE: Duration = Duration::from_secs(600);
 const STEPS: [&str; 7] = ["registration", "consent page", "approval", "callback", "code", "call", "refresh"];
 
 #[tokio::test]
-async fn each_step_of_a_session_may_come_to_another_replica_and_its_end_is_seen_by_all_within_seconds() {
+async fn each_step_of_a_session_may_reach_another_replica_and_all_see_its_end_within_seconds() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     replicas.lead_to(0);
@@ -58,7 +58,7 @@ async fn each_step_of_a_session_may_come_to_another_replica_and_its_end_is_seen_
 }
 
 #[tokio::test]
-async fn a_replica_that_stops_after_any_step_is_not_missed() {
+async fn the_stop_of_a_replica_after_any_step_has_no_effect() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     for step in STEPS {
@@ -96,7 +96,7 @@ async fn session_with_a_loss_after(step: &str, replicas: &Replicas) -> Tokens {
 }
 
 #[tokio::test]
-async fn of_twenty_refreshes_at_once_at_three_replicas_all_bring_the_same_successor() {
+async fn twenty_concurrent_refreshes_at_three_replicas_return_the_same_successor() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     let client = McpClient::register(&replicas.site).await;
@@ -119,7 +119,7 @@ async fn of_twenty_refreshes_at_once_at_three_replicas_all_bring_the_same_succes
 }
 
 #[tokio::test]
-async fn servers_with_other_prefixes_in_one_database_see_nothing_of_each_other() {
+async fn servers_with_different_prefixes_in_one_database_are_isolated() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     // The last replica is equal to the server except for the prefix.
@@ -148,7 +148,7 @@ async fn servers_with_other_prefixes_in_one_database_see_nothing_of_each_other()
 }
 
 #[tokio::test]
-async fn a_record_that_somebody_moves_in_the_store_is_worth_nothing() {
+async fn a_record_that_was_moved_in_the_store_is_refused() {
     let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     let (store, client) = (valkey.store(), McpClient::register(&replicas.site).await);
@@ -199,7 +199,7 @@ async fn revoke(client: &McpClient<'_>, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_restart_signs_everybody_out_where_sessions_are_in_memory() {
+async fn a_restart_signs_all_users_out_if_sessions_are_in_memory() {
     let replicas = Replicas::start(OAuthSetup::new().await, 1).await;
     let client = McpClient::register(&replicas.site).await;
     let first = client.sign_in(ALICE).await;

@@ -36,7 +36,7 @@ async fn a_client_ends_its_session_by_either_token() {
 }
 
 #[tokio::test]
-async fn nobody_else_ends_a_session_or_learns_of_it() {
+async fn only_its_client_ends_a_session_or_learns_of_it() {
     let site = OAuthSite::new().await;
     let (client, other) = (McpClient::register(&site).await, McpClient::register(&site).await);
     let session = client.sign_in(ALICE).await;
@@ -69,7 +69,7 @@ async fn nobody_else_ends_a_session_or_learns_of_it() {
 }
 
 #[tokio::test]
-async fn a_revocation_for_everybody_ends_what_began_before_within_seconds_and_lets_in_what_begins_after() {
+async fn a_revocation_for_all_ends_earlier_sessions_within_seconds_and_accepts_later_ones() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let (alice, bob) = (client.sign_in(ALICE).await, client.sign_in(BOB).await);

@@ -7,7 +7,7 @@ use super::site::OAuthSite;
 use crate::tenant::{ALICE, BOB};
 
 #[tokio::test]
-async fn a_person_signs_in_through_a_client_that_knows_the_url_alone_and_uses_what_their_role_grants() {
+async fn a_user_signs_in_through_a_client_that_only_has_the_url_and_uses_the_tools_of_their_role() {
     let site = OAuthSite::new().await;
     let resource = site.document("/.well-known/oauth-protected-resource/mcp").await;
     assert_eq!(resource["authorization_servers"], json!([site.url("")]));

@@ -14,7 +14,7 @@ use crate::harness::eventually;
 use crate::tenant::ALICE;
 
 #[tokio::test]
-async fn keys_of_before_a_compromise_open_nothing_from_the_moment_that_the_policy_names_it() {
+async fn keys_from_before_a_compromise_are_invalid_once_the_policy_names_it() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let alice = client.sign_in(ALICE).await;
@@ -34,7 +34,7 @@ async fn keys_of_before_a_compromise_open_nothing_from_the_moment_that_the_polic
 }
 
 #[tokio::test]
-async fn the_first_token_of_another_key_has_a_line_that_says_so() {
+async fn the_first_token_of_another_key_is_logged() {
     let mut setup = OAuthSetup::new().await;
     let soon = jiff::Timestamp::now().as_second() + 2;
     setup.server().keys.epochs.push(KeyEpoch { number: 2, used_from: soon });
@@ -61,7 +61,7 @@ async fn keys_that_were_made_after_the_compromise_serve() {
 }
 
 #[tokio::test]
-async fn sessions_of_before_a_time_end_for_good_although_the_time_is_taken_back() {
+async fn sessions_from_before_a_time_end_for_good_although_the_time_is_removed_later() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let alice = client.sign_in(ALICE).await;
@@ -87,7 +87,7 @@ async fn sessions_of_before_a_time_end_for_good_although_the_time_is_taken_back(
 }
 
 #[tokio::test]
-async fn a_client_whose_registration_is_worth_nothing_is_told_so_before_its_token_is_looked_at() {
+async fn a_client_with_an_invalid_registration_is_refused_before_its_token_is_checked() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let alice = client.sign_in(ALICE).await;
@@ -101,7 +101,7 @@ async fn a_client_whose_registration_is_worth_nothing_is_told_so_before_its_toke
 }
 
 #[tokio::test]
-async fn a_client_that_refreshes_where_more_scopes_are_asked_for_has_to_sign_in() {
+async fn a_client_that_refreshes_after_a_demand_for_more_scopes_has_to_sign_in() {
     let mut setup = OAuthSetup::new().await;
     setup.setup.policy.grants[0].require.authentication_context = Some("c1".to_owned());
     let site = setup.start().await;

@@ -11,7 +11,7 @@ use super::forge::{KEY_ID, PUBLISHED};
 use super::{judged, start};
 
 #[tokio::test]
-async fn what_jsonwebtoken_lets_pass_by_default_is_refused() {
+async fn tokens_that_jsonwebtoken_accepts_by_default_are_refused() {
     let (site, forge) = start(&[TokenVersion::V2]).await;
     let claim = Change::Claim;
     let table = [
@@ -47,7 +47,7 @@ async fn what_jsonwebtoken_lets_pass_by_default_is_refused() {
 }
 
 #[tokio::test]
-async fn the_issuer_of_a_key_is_dropped_by_jsonwebtoken_and_held_to_here() {
+async fn jsonwebtoken_drops_the_issuer_of_a_key_and_the_server_checks_it() {
     let (site, forge) = start(&[TokenVersion::V2]).await;
     let published = PUBLISHED.published_as(KEY_ID, "https://login.microsoftonline.com/{tenantid}/v2.0");
     let read: Jwk = serde_json::from_value(published).unwrap();

@@ -122,7 +122,7 @@ async fn each_case_is_refused_for_the_reason_of_its_one_change() {
 }
 
 #[tokio::test]
-async fn no_document_of_entra_that_cannot_be_used_lets_anybody_in() {
+async fn unusable_documents_of_entra_give_no_access() {
     // Boxed, since the stack of a test is small and these run concurrently.
     let refused = stream::iter(Document::ALL.map(|document| {
         Box::pin(async move {
@@ -155,7 +155,7 @@ async fn every_category_of_the_most_trusted_validators_has_its_cases_and_there_a
 }
 
 #[tokio::test]
-async fn neighbours_of_the_cases_are_accepted() {
+async fn valid_tokens_similar_to_the_cases_are_accepted() {
     let (site, forge) = start(&[TokenVersion::V2]).await;
     let tenant = &site.setup.tenant;
     let good = [

@@ -23,7 +23,7 @@ async fn changed(stage: &Stage, method: &str, params: Value, headers: &[(&'stati
 }
 
 #[tokio::test]
-async fn a_header_says_what_the_body_says() {
+async fn a_header_must_match_the_body() {
     let stage = Stage::new().await;
     let refused = (400, json!(-32020));
     let accepted = (200, Value::Null);
@@ -125,7 +125,7 @@ async fn a_revision_that_is_not_served_is_refused_with_those_that_are() {
 }
 
 #[tokio::test]
-async fn every_revision_is_agreed_on_and_notifications_are_promised_only_where_somebody_can_listen() {
+async fn every_revision_is_negotiated_and_notifications_are_announced_only_if_clients_can_listen() {
     let stage = Stage::new().await;
     for revision in ["2025-03-26", "2025-06-18", "2025-11-25"] {
         let params = json!({

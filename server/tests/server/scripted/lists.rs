@@ -20,7 +20,7 @@ async fn pages(stage: &Stage, is_modern: bool) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_long_list_comes_page_by_page_and_hidden_entries_leave_no_gap() {
+async fn a_long_list_has_pages_and_hidden_entries_leave_no_gap() {
     let stage = Stage::new().await;
     let all: Vec<String> =
         (0..250).map(|number| format!("{}{number:03}", if number % 2 == 0 { "a" } else { "writes" })).collect();
@@ -46,7 +46,7 @@ async fn the_last_page_of_one_caller_has_no_cursor_though_another_sees_more_afte
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_none_is_refused_with_the_next_step() {
+async fn an_invalid_cursor_is_refused_with_the_next_step() {
     let stage = Stage::new().await;
     for (method, cursor) in [("tools/list", "nonsense"), ("tools/list", ""), ("prompts/list", "ZWNobw")] {
         let answer = stage.ask(method, json!({ "cursor": cursor })).await;
@@ -59,7 +59,7 @@ async fn a_cursor_that_is_none_is_refused_with_the_next_step() {
 }
 
 #[tokio::test]
-async fn a_list_is_the_same_again_and_another_one_as_soon_as_the_offer_is() {
+async fn a_list_changes_exactly_when_the_offer_changes() {
     let stage = Stage::new().await;
     let first = stage.ask("tools/list", json!({})).await;
     assert_eq!(stage.ask("tools/list", json!({})).await, first);
@@ -68,7 +68,7 @@ async fn a_list_is_the_same_again_and_another_one_as_soon_as_the_offer_is() {
 }
 
 #[tokio::test]
-async fn templates_are_listed_read_and_completed_where_a_grant_means_them() {
+async fn templates_are_listed_read_and_completed_with_a_grant() {
     let stage = Stage::new().await;
     let templates = stage.ask("resources/templates/list", json!({})).await;
     assert_eq!(names(&templates, "resourceTemplates", "uriTemplate"), ["memo://all/{id}"]);
@@ -85,7 +85,7 @@ async fn templates_are_listed_read_and_completed_where_a_grant_means_them() {
 }
 
 #[tokio::test]
-async fn values_of_an_argument_are_told_to_those_who_may_use_what_it_is_of() {
+async fn completions_of_an_argument_are_only_for_users_of_its_prompt_or_template() {
     let stage = Stage::new().await;
     let complete = async |of: Value, argument: &str| {
         let argument = json!({ "name": argument, "value": "a" });

@@ -131,7 +131,7 @@ fn names(answer: &Value, list: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_offer_is_described_as_it_says() {
+async fn the_description_is_that_of_the_offer() {
     let answer = Stage::new().await.ask("server/discover", json!({})).await;
     let result = &answer["result"];
     assert_eq!(result["instructions"], "Try it.", "{answer}");
@@ -181,7 +181,7 @@ async fn an_error_of_the_offer_is_the_clients_error() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
+async fn calls_that_are_not_offered_or_not_granted_do_not_reach_the_offer() {
     let stage = Stage::new().await;
     for (method, params) in [
         ("tools/call", json!({ "name": "nothing" })),
@@ -196,7 +196,7 @@ async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
 }
 
 #[tokio::test]
-async fn a_way_in_that_forgets_to_decide_lets_nobody_in() {
+async fn a_call_without_a_decision_is_refused() {
     let offer = Arc::new(Scripted::default());
     let principal = signed_in(&TestTenant::new(), ALICE).await;
     let exchange = Exchange {
@@ -222,7 +222,7 @@ async fn a_way_in_that_forgets_to_decide_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_offer_is_answered_at_once_and_says_nothing_of_its_payload() {
+async fn a_panic_of_the_offer_is_answered_at_once_without_its_payload() {
     let stage = Stage::new().await;
     for modern in [true, false] {
         let answering = stage.send(stage.request("tools/call", json!({ "name": "panics" }), modern));
@@ -233,7 +233,7 @@ async fn a_panic_of_the_offer_is_answered_at_once_and_says_nothing_of_its_payloa
 }
 
 #[tokio::test]
-async fn a_sign_in_that_is_needed_is_a_challenge_once_and_then_words() {
+async fn a_required_sign_in_is_a_challenge_once_and_then_an_error_message() {
     let stage = Stage::new().await;
     let call = || stage.request("tools/call", json!({ "name": "signs_in" }), true);
     assert_eq!(call().send().await.unwrap().status(), 401);
@@ -243,7 +243,7 @@ async fn a_sign_in_that_is_needed_is_a_challenge_once_and_then_words() {
 }
 
 #[tokio::test]
-async fn a_client_gives_input_that_a_call_takes_and_calls_again() {
+async fn a_client_gives_input_that_a_call_requires_and_calls_again() {
     let stage = Stage::new().await;
     let mut params = json!({ "name": "asks" });
     let asked = stage.ask("tools/call", params.clone()).await;
@@ -258,7 +258,7 @@ async fn a_client_gives_input_that_a_call_takes_and_calls_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_ends_its_call_since_2026_07_28_and_not_before() {
+async fn the_disconnection_of_a_client_ends_its_call_only_from_2026_07_28_on() {
     let stage = Stage::new().await;
     for is_modern in [true, false] {
         let (hanging, mut ended) = oneshot::channel();

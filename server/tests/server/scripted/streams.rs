@@ -11,7 +11,7 @@ fn methods(messages: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_call_tells_its_progress_to_a_client_that_gave_a_token_for_it() {
+async fn a_call_sends_its_progress_to_a_client_with_a_progress_token() {
     let stage = Stage::new().await;
     for is_modern in [true, false] {
         let params = json!({ "name": "tells", "_meta": { "progressToken": "p" } });
@@ -29,7 +29,7 @@ async fn a_call_tells_its_progress_to_a_client_that_gave_a_token_for_it() {
 }
 
 #[tokio::test]
-async fn a_call_writes_to_the_log_of_a_client_that_asked_for_it_and_to_no_other() {
+async fn a_call_sends_log_messages_only_to_a_client_that_requested_them() {
     let stage = Stage::new().await;
     let logs = |messages: &[Value]| -> Vec<Value> {
         let logs = messages.iter().filter(|message| message["method"] == "notifications/message");
@@ -49,7 +49,7 @@ async fn a_call_writes_to_the_log_of_a_client_that_asked_for_it_and_to_no_other(
 }
 
 #[tokio::test]
-async fn a_client_that_reads_no_event_streams_gets_json_whatever_it_asks_for() {
+async fn a_client_without_support_for_event_streams_always_gets_json() {
     let stage = Stage::new().await;
     let params = json!({ "name": "tells", "_meta": { "progressToken": "p" } });
     let mut request = stage.request("tools/call", params, true).build().unwrap();
@@ -71,7 +71,7 @@ async fn a_call_that_takes_longer_than_a_quarter_of_a_minute_is_kept_alive_by_an
 }
 
 #[tokio::test]
-async fn a_sign_in_that_a_stream_cannot_ask_for_is_told_in_words_and_asked_for_by_the_next_call() {
+async fn a_sign_in_required_during_a_stream_is_an_error_message_and_a_challenge_to_the_next_call() {
     let stage = Stage::new().await;
     let token = stage.site.setup.tenant.token(crate::tenant::ALICE);
     let params = json!({ "name": "waits_to_sign_in", "_meta": { "progressToken": 1 } });

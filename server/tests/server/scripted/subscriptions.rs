@@ -43,7 +43,7 @@ async fn a_stream_begins_with_the_notifications_that_the_caller_gets() {
 }
 
 #[tokio::test]
-async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to_nobody_else() {
+async fn only_affected_clients_are_notified_of_a_policy_that_removes_a_tool() {
     let stage = Stage::new().await;
     let tools = json!({ "toolsListChanged": true });
     let mut affected = subscribed(&stage, tools.clone()).await;
@@ -67,7 +67,7 @@ async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to
 }
 
 #[tokio::test]
-async fn a_changed_offer_is_told() {
+async fn clients_are_notified_of_a_changed_offer() {
     let stage = Stage::new().await;
     let mut events = subscribed(&stage, json!({ "toolsListChanged": true, "resourcesListChanged": true })).await;
     stage.offer.offer_tools(&["echo"]);
@@ -75,7 +75,7 @@ async fn a_changed_offer_is_told() {
 }
 
 #[tokio::test]
-async fn a_changed_resource_is_told_to_those_who_may_read_it_by_the_policy_in_force() {
+async fn clients_with_read_access_by_the_current_policy_are_notified_of_a_changed_resource() {
     let stage = Stage::new().await;
     let asked = json!({ "resourcesListChanged": true, "resourceSubscriptions": ["memo://one"] });
     let mut events = subscribed(&stage, asked).await;
@@ -111,7 +111,7 @@ async fn a_stream_ends_with_a_result_at_the_end_of_the_token() {
 }
 
 #[tokio::test]
-async fn an_expired_token_that_clocks_may_differ_about_cannot_listen() {
+async fn an_expired_token_within_the_clock_skew_cannot_listen() {
     let stage = Stage::new().await;
     let tenant = &stage.site.setup.tenant;
     let mut claims = tenant.claims(ALICE);
@@ -136,7 +136,7 @@ async fn a_stream_ends_with_a_result_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn a_caller_has_a_bounded_number_of_streams_and_takes_none_of_another_callers() {
+async fn each_caller_has_its_own_maximum_number_of_streams() {
     let stage = Stage::new().await;
     let tools = json!({ "toolsListChanged": true });
     let mut streams = vec![];
@@ -154,7 +154,7 @@ async fn a_caller_has_a_bounded_number_of_streams_and_takes_none_of_another_call
 }
 
 #[tokio::test]
-async fn a_client_that_reads_no_event_streams_or_is_of_an_earlier_revision_cannot_listen() {
+async fn a_client_without_event_streams_or_of_an_earlier_revision_cannot_listen() {
     let stage = Stage::new().await;
     let mut request = stage.request("subscriptions/listen", json!({ "notifications": {} }), true).build().unwrap();
     request.headers_mut().insert("accept", "application/json".parse().unwrap());
