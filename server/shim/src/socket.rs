@@ -24,7 +24,7 @@ impl Socket {
     /// If something else lies there, the folder cannot be written, or the path is too long. The message says what to change.
     pub(crate) fn listen(path: &Path) -> anyhow::Result<Self> {
         let occupied = fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket());
-        ensure!(!occupied, "{} is no socket; choose another path for --socket", path.display());
+        ensure!(!occupied, "{} is not a socket; choose another path for --socket", path.display());
         let listener = bind(path).with_context(|| next_step(path))?;
         Ok(Self { listener, path: path.to_owned() })
     }

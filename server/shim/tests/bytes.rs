@@ -52,7 +52,7 @@ fn a_process_that_does_not_read_blocks_the_sender_and_ends_with_the_connection()
             Ok(bytes) => sent += bytes,
             Err(error) => break error,
         }
-        assert!(sent < MUCH, "the shim takes whatever it gets");
+        assert!(sent < MUCH, "the shim reads everything");
     };
     assert_eq!(refusal.kind(), ErrorKind::WouldBlock);
     // There are more bytes than the process ever reads.
@@ -68,7 +68,7 @@ fn an_unread_process_is_blocked_and_nothing_is_lost() {
     let mut chunks = 0;
     while let Some(line) = shim.next_line() {
         chunks += usize::from(line.ends_with("written"));
-        assert!(chunks < 32, "the shim reads what nobody takes");
+        assert!(chunks < 32, "the shim reads output without a reader");
     }
     assert_eq!(rest(&connection).len(), 64 * CHUNK);
 }

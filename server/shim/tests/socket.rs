@@ -32,7 +32,7 @@ fn a_file_that_is_not_a_socket_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("backend.sock");
     fs::write(&path, "kept").unwrap();
-    assert!(refusal(&path).contains("is no socket"));
+    assert!(refusal(&path).contains("is not a socket"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
 }
 

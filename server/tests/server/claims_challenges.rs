@@ -184,7 +184,7 @@ async fn obstacles_that_only_an_administrator_can_remove_are_errors_of_the_tool_
         (401, Some(claims))
     );
     refuse_exchange(tenant, 1, 50173, "invalid_grant", None);
-    assert_eq!(call(&site, &token(tenant, true)).await.status(), 401, "a sign-in is still asked for where it helps");
+    assert_eq!(call(&site, &token(tenant, true)).await.status(), 401, "a sign-in is still requested if it helps");
 }
 
 #[tokio::test]

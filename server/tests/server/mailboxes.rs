@@ -142,7 +142,7 @@ async fn groups_are_looked_up(site: &Site, among: usize) {
         claims["uti"] = json!(uuid::Uuid::new_v4());
         tenant.sign(&json!({}), &claims)
     };
-    eventually("groups are looked up while others wait", async || {
+    eventually("groups are requested while others wait", async || {
         assert_eq!(site.rpc(&without_groups(), "tools/list", json!({})).await.status(), 200);
         let of_groups = |request: &LoggedRequest| request.path.ends_with("/checkMemberGroups");
         tenant.requests().iter().any(|request| of_groups(request) && request.concurrent > among).then_some(())

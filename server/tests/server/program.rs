@@ -252,7 +252,7 @@ async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_befor
     let stdout = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let recorded: Vec<_> = lines.iter().map(|line| line["requestId"].as_str().unwrap()).collect();
-    assert_eq!(recorded, [&answered_id, &request_id(&refused)], "what is only counted is told at the end");
+    assert_eq!(recorded, [&answered_id, &request_id(&refused)], "counted requests are logged at the end");
     assert_eq!((&lines[1]["reason"], &lines[1]["count"]), (&"token_missing".into(), &1.into()));
 }
 

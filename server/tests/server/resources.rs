@@ -62,7 +62,7 @@ async fn every_built_in_resource_is_listed_and_has_the_answer_of_its_tool_in_bot
 async fn a_resource_that_is_not_granted_is_not_listed_and_refused_by_its_uri() {
     let site = Setup::new().start().await;
     let alice = site.setup.tenant.token(ALICE);
-    assert!(uris(&site, &alice).await.is_empty(), "a grant of tools is none of resources");
+    assert!(uris(&site, &alice).await.is_empty(), "a grant of tools does not apply to resources");
     let response = site.rpc(&alice, "resources/read", json!({ "uri": MY_PROFILE.uri })).await;
     assert_eq!(response.status(), 403);
     assert!(response.text().await.unwrap().contains(MY_PROFILE.uri));

@@ -156,7 +156,7 @@ async fn a_stopped_server_fails_commands_at_once_and_keeps_the_values_until_its_
     let store = valkey.store();
     store.put_new("key", b"value", LIFE).await.unwrap();
     valkey.stop().await;
-    eventually("the text says that it cannot be reached", async || {
+    eventually("the text reports that it cannot be reached", async || {
         let text = unavailable(store.get("key").await);
         (text.contains("cannot be reached") && text.contains("check sessionStore.valkey.url")).then_some(())
     })

@@ -108,7 +108,7 @@ async fn the_status_has_lists_that_only_users_see_after_a_user_has_seen_them() {
     for user in [ALICE, BOB] {
         answer(request(&pinned, user, true, "tools/list", json!({}))).await;
     }
-    let told = eventually("what was shown is compared with the pin", status).await;
+    let told = eventually("the shown lists are compared with the pin", status).await;
     assert_eq!(
         Vec::from_iter(told.hidden),
         ["faced"],

@@ -45,7 +45,7 @@ async fn a_backend_over_http_gets_only_an_assertion_about_the_caller() {
         let claims = verified(assertion, &jwks(&site).await, "mcp-entra-backend:productivity/graph").unwrap();
         assert_eq!(claims["target"], "whoami", "{claims}");
         assert_eq!(claims["oid"], site.setup.tenant.user_id(ALICE).to_string(), "{claims}");
-        assert_eq!(headers["authorization"], Value::Null, "the caller's token goes no further");
+        assert_eq!(headers["authorization"], Value::Null, "the caller's token is not forwarded");
     }
 }
 

@@ -84,7 +84,7 @@ async fn a_list_that_hangs_blocks_no_call() {
         let before = lists().await;
         stage.scripted().announce_lists().await;
         // The probe reads them again, too.
-        eventually("the lists are asked for again", async || {
+        eventually("the lists are requested again", async || {
             let begun = Instant::now();
             assert_eq!(text(&stage.call(true, "echo", json!({})).await), "{}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{era:?} {:?}", begun.elapsed());

@@ -175,7 +175,7 @@ async fn a_crash_fails_open_calls_at_once_replays_nothing_and_is_over_after_a_pa
         for tool in ["exit_midway", "slow"] {
             assert!(stage.received_of("tools/call", tool).await.is_empty(), "{tool} was sent again");
         }
-        assert_eq!(text(&stage.call_of(BOB, true, "pid", json!({})).await), text(&bob), "another's process goes on");
+        assert_eq!(text(&stage.call_of(BOB, true, "pid", json!({})).await), text(&bob), "another process continues");
     }))
     .await;
 }

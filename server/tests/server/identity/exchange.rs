@@ -124,7 +124,7 @@ async fn a_requested_scope_that_entra_does_not_return_is_not_granted() {
     assert_eq!(Vec::from_iter(&token.granted), ["user.read"]);
     let hidden = user(&alice, &scopes(&tenant, &["Member.Read.Hidden"]));
     let again = sts.on_behalf_of(&hidden).await.unwrap();
-    assert_eq!(again.access_token.expose_secret(), "a token", "it serves whoever asks for the same");
+    assert_eq!(again.access_token.expose_secret(), "a token", "it serves every request for the same");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn another_user_and_another_scope_need_separate_exchanges() {
     let carol = signed_in(&tenant, ALICE).await;
     sts.on_behalf_of(&user(&carol, &mail)).await.unwrap();
     let token = sts.on_behalf_of(&user(&carol, &read)).await.unwrap();
-    assert_ne!(token.access_token.expose_secret(), "mail", "an answer without scope carries what was asked for");
+    assert_ne!(token.access_token.expose_secret(), "mail", "an answer without scope has the requested scopes");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 4);
 }
 

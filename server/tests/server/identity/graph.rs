@@ -105,7 +105,7 @@ async fn transient_failures_are_retried_with_each_form_of_retry_after() {
         next_answer(&tenant, status, if retry_after.is_empty() { &[] } else { &headers }, busy);
         graph.get("", &[]).await.unwrap();
         assert_eq!(questions(&tenant), 2, "{status} {retry_after:?}");
-        assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "the token is as good as before");
+        assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "the token is still valid");
     }
 }
 
@@ -242,7 +242,7 @@ async fn a_list_that_goes_on_elsewhere_is_not_followed() {
         assert!(matches!(error, GraphError::ForeignLink), "{link}: {error}");
         next_answer(&tenant, 200, &[], &page.to_string());
         let list = graph.list("/messages", &[], 1).await.unwrap();
-        assert_eq!((list.entries.len(), list.cut_short), (1, false), "nobody needs the rest");
+        assert_eq!((list.entries.len(), list.cut_short), (1, false), "the rest is not needed");
     }
     let connected = tokio::time::timeout(std::time::Duration::ZERO, other.accept()).await;
     assert!(connected.is_err(), "somebody connected");

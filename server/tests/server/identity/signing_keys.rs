@@ -159,7 +159,7 @@ async fn a_token_is_not_verified_again_while_its_validation_is_current() {
     expired.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
     let token = tenant.sign(&json!({}), &expired);
     let first = validator.validate(&token).await.unwrap();
-    assert!(!Arc::ptr_eq(&first, &validator.validate(&token).await.unwrap()), "good by the skew alone");
+    assert!(!Arc::ptr_eq(&first, &validator.validate(&token).await.unwrap()), "only valid within the clock skew");
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ impl Client {
             return self.read.remove(found);
         }
         loop {
-            let message = self.next_message(patience).await.expect("the program goes on");
+            let message = self.next_message(patience).await.expect("the program continues");
             if is(&message) {
                 return message;
             }

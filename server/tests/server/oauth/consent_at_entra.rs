@@ -57,7 +57,7 @@ async fn an_approval_by_an_administrator_is_requested_on_a_page_with_the_link() 
     let site = site(Consent::AdminOnly).await;
     let client = McpClient::register(&site).await;
     let page = after_sign_in(&site, &client, "graph:User.Read").await;
-    let Step::Page(ours) = page.press("Back").await.unwrap() else { panic!("the client is told nothing") };
+    let Step::Page(ours) = page.press("Back").await.unwrap() else { panic!("the client gets no answer") };
     assert_eq!(ours.status, 403);
     assert!(ours.text().unwrap().contains("User.Read"), "{}", ours.html);
     let links = ours.links().unwrap();

@@ -23,7 +23,7 @@ async fn never_refused(replicas: &Replicas, token: &str) {
 /// Waits until a server's status reports that the store works, or that it does not.
 async fn store_works(replicas: &Replicas, expected: bool) {
     let said = async || (replicas.site.site.status().await.session_store?.works == Some(expected)).then_some(());
-    eventually(&format!("the status says that the store works: {expected}"), said).await;
+    eventually(&format!("the status reports that the store works: {expected}"), said).await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ async fn a_client_ends_its_session_by_either_token() {
         assert_eq!(error(client.refresh(&session.refresh_token).await).await, "invalid_grant");
         let refused = async || (!is_let_in(&site, &session).await).then_some(());
         eventually_within(std::time::Duration::from_secs(5), "the access token is refused", refused).await;
-        assert_eq!(revoke(&client, &form).await.status(), 200, "a token that has ended is no error");
+        assert_eq!(revoke(&client, &form).await.status(), 200, "a revocation of an ended token is no error");
     }
     site.audited("session_revoked").await;
 }

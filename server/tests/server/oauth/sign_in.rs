@@ -36,6 +36,6 @@ async fn a_refresh_brings_new_tokens_once_and_the_same_again_to_a_client_whose_a
     assert_eq!(again.refresh_token, second.refresh_token);
     let third = tokens(client.refresh(&second.refresh_token).await).await;
     assert_eq!(error(client.refresh(&first.refresh_token).await).await, "invalid_grant");
-    assert_eq!(error(client.refresh(&third.refresh_token).await).await, "invalid_grant", "the session goes on");
+    assert_eq!(error(client.refresh(&third.refresh_token).await).await, "invalid_grant", "the session continues");
     site.audited("refresh_token_reused").await;
 }

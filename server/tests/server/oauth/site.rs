@@ -146,6 +146,6 @@ impl OAuthSite {
     /// Waits for an audit line with this reason.
     pub(crate) async fn audited(&self, reason: &str) -> Value {
         let line = async || self.site.audit().into_iter().find(|line| line["reason"] == reason);
-        eventually(&format!("an audit line says {reason}"), line).await
+        eventually(&format!("an audit line has {reason}"), line).await
     }
 }

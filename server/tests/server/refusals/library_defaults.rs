@@ -17,7 +17,7 @@ async fn tokens_that_jsonwebtoken_accepts_by_default_are_refused() {
     let table = [
         ("an unknown crit", Change::Header("crit", Some(json!(["unknown"]))), "critical_header"),
         ("a future nbf", claim("nbf", Some(json!(forge.now + 7200))), "not_yet_valid"),
-        ("an nbf that is no time", claim("nbf", Some(json!("tomorrow"))), "bad_claim"),
+        ("an nbf that is not a time", claim("nbf", Some(json!("tomorrow"))), "bad_claim"),
         ("a future iat", claim("iat", Some(json!(forge.now + 7200))), "not_yet_valid"),
         ("no aud", claim("aud", None), "bad_claim"),
         ("an aud among others", claim("aud", Some(json!([forge.server, "another"]))), "bad_claim"),

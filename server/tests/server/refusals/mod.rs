@@ -113,10 +113,10 @@ async fn each_case_is_refused_for_the_reason_of_its_one_change() {
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
     for base in Base::ALL {
         let (site, forge) = at(base);
-        assert_eq!(judged(site, forge.bearer(base)).await.0, 200, "{base:?}: still good after all of these");
+        assert_eq!(judged(site, forge.bearer(base)).await.0, 200, "{base:?}: still valid after all of these");
     }
     let asked = || strict.setup.tenant.requests().iter().filter(|asked| asked.path.ends_with(EMBEDDED_PATH)).count();
-    assert_eq!(asked(), 0, "an address in a header is never asked for a key");
+    assert_eq!(asked(), 0, "a key is never requested from an address in a header");
     _ = http().get(strict_forge.embedded_url()).send().await.unwrap();
     assert_eq!(asked(), 1, "it would have been seen");
 }

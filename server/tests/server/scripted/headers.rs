@@ -115,7 +115,7 @@ async fn a_revision_that_is_not_served_is_refused_with_those_that_are() {
     {
         let request = stage.request(method, json!({}), false).header("mcp-protocol-version", header);
         let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 400, "the revision comes before the method");
+        assert_eq!(response.status(), 400, "the revision is checked before the method");
         assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], code, "{header}");
     }
     for header in ["2025-03-26", "2025-06-18", "2025-11-25"] {

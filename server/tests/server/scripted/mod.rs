@@ -145,7 +145,7 @@ async fn lists_show_what_the_caller_may_use_and_are_private() {
     let stage = Stage::new().await;
     let tools = stage.ask("tools/list", json!({})).await;
     let names_of_tools = names(&tools, "tools", "name");
-    assert_eq!(names_of_tools.len(), 11, "a tool that writes is granted by its name alone: {names_of_tools:?}");
+    assert_eq!(names_of_tools.len(), 11, "a tool that writes is granted only by its name: {names_of_tools:?}");
     assert!(!names_of_tools.contains(&"writes_too".to_owned()));
     for tool in tools["result"]["tools"].as_array().unwrap() {
         assert_eq!(tool["annotations"]["readOnlyHint"], tool["name"] != "writes", "{tool}");
@@ -268,7 +268,7 @@ async fn the_disconnection_of_a_client_ends_its_call_only_from_2026_07_28_on() {
         assert!(!request.is_finished());
         request.abort();
         if is_modern {
-            assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the call goes on").is_err());
+            assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the call continues").is_err());
         } else {
             // The client has gone after its line is written, and the call continues.
             let is_over = |line: &Value| line["tool"] == "hangs" && line["status"].is_null();

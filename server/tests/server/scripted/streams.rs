@@ -86,11 +86,11 @@ async fn a_sign_in_required_during_a_stream_is_an_error_message_and_a_challenge_
 
     let echo = |token: &str| stage.request_by(token, "tools/call", json!({ "name": "echo" }), true).send();
     let other = stage.site.setup.tenant.token(crate::tenant::ALICE);
-    assert_eq!(echo(&other).await.unwrap().status(), 200, "a token of another sign-in is asked for nothing");
+    assert_eq!(echo(&other).await.unwrap().status(), 200, "a token of another sign-in gets no challenge");
     let challenge = echo(&token).await.unwrap();
     assert_eq!(challenge.status(), 401);
     assert_eq!(stage.site.audit_of(&challenge).await["reason"], "sign_in_needed");
-    assert_eq!(echo(&token).await.unwrap().status(), 200, "it is asked for once");
+    assert_eq!(echo(&token).await.unwrap().status(), 200, "it is requested once");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_client_of_2026_07_28_that_closes_its_stream_ends_the_call() {
     let mut response = stage.request("tools/call", json!({ "name": "hangs" }), true).send().await.unwrap();
     assert!(response.chunk().await.unwrap().is_some());
     drop(response);
-    assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the call goes on").is_err());
+    assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the call continues").is_err());
     let line = async || stage.site.audit().into_iter().find(|line| line["tool"] == "hangs");
     let line = eventually("the line is written", line).await;
     assert_eq!((&line["status"], &line["reason"]), (&json!(200), &json!("granted")));
