@@ -1,5 +1,5 @@
-//! Children that a deletion left without an owner: one command gives them to the McpServer that is applied again, and no pod
-//! is restarted.
+//! Tests of orphaned children after a deletion: one command gives them to the McpServer that is applied again, and no
+//! pod is restarted.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{Api, ResourceExt, api::DeleteParams};
@@ -8,11 +8,11 @@ use serde_json::json;
 
 use crate::harness::{Space, mk_mapping, mk_server, until};
 
-/// Runs the command that a message ends with. Returns the objects that it names.
+/// Runs the command at the end of a message. Returns the objects that it names.
 async fn run_command(space: &Space, message: &str) -> Vec<String> {
     let (_, command) = message.split_once("run: kubectl ").expect(message);
     let arguments: Vec<&str> = command.split(' ').collect();
-    // It goes on where an object is gone meanwhile, as what leads to an orphan.
+    // It continues if an object is deleted meanwhile, such as a route to an orphan.
     let output = space.kubectl(&arguments).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() || said.contains("NotFound"), "{said}");
@@ -64,7 +64,7 @@ async fn one_command_gives_orphans_to_the_server_that_is_applied_again_and_no_po
     assert_eq!(replica_sets(&space).await, sets);
     until("the policy is what mappings say", async || space.policy().await.contains("Mcp.Reader")).await;
 
-    // Pods of the adopted uid are the server's.
+    // Pods of the adopted uid belong to the server.
     pod.enforces("another");
     space.condition("AuthorizationReady", "False", "PolicyLagging").await;
     pod.enforces(&space.policy().await);

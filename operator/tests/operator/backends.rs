@@ -1,5 +1,5 @@
-//! A server with a backend on a real API server: its pods are let in where Pod Security is restricted, nothing of them is
-//! drift, and its status follows what pods say of the backend.
+//! Tests of a server with a backend on a real API server: a namespace with restricted Pod Security accepts its pods,
+//! nothing of them is drift, and its status follows the pods' reports on the backend.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::{Cluster, Space, find, mk_mapping, mk_server, until};
 
-/// A server with a backend over stdio, which uses every field of it.
+/// A server with a backend over stdio that uses every field.
 pub(crate) fn mk_backend() -> Value {
     let mut server = mk_server();
     let spec = server["spec"].as_object_mut().unwrap();
@@ -42,7 +42,7 @@ pub(crate) fn mk_backend() -> Value {
     server
 }
 
-/// The report of a pod about a backend that works and listens for nobody else.
+/// The report of a pod about a working backend without other listeners.
 fn mk_status() -> BackendStatus {
     let tools = [("get_current_time", "0"), ("convert_time", "1")];
     BackendStatus {
@@ -57,7 +57,7 @@ fn mk_status() -> BackendStatus {
 }
 
 #[tokio::test]
-async fn pods_with_a_backend_are_let_in_where_pod_security_is_restricted_and_nothing_of_them_is_drift() {
+async fn pods_with_a_backend_are_accepted_by_restricted_pod_security_and_cause_no_drift() {
     let space = Space::new().await;
     space.label("pod-security.kubernetes.io/enforce", Some("restricted")).await;
     space.apply(mk_backend()).await;
@@ -68,15 +68,15 @@ async fn pods_with_a_backend_are_let_in_where_pod_security_is_restricted_and_not
     assert!(space.get::<NetworkPolicy>("graph").await.is_some());
     space.quiet().await;
     let mark = space.mark();
-    // A pass that looks at every child.
+    // A reconcile that reads every child.
     space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"a": "b"}}})).await;
     space.quiet().await;
     let writes = space.writes(mark);
-    assert_eq!(writes, [], "what is stored is what was built");
+    assert_eq!(writes, [], "the stored object matches the built one");
 }
 
 #[tokio::test]
-async fn the_status_follows_what_pods_say_of_their_backend() {
+async fn the_status_follows_the_pods_reports_on_their_backend() {
     let space = Space::new().await;
     space.apply(mk_backend()).await;
     space.condition("BackendReady", "Unknown", "NoReadyPods").await;
@@ -102,13 +102,13 @@ async fn the_status_follows_what_pods_say_of_their_backend() {
     let backend = status.backend.unwrap();
     assert_eq!((backend.name.as_deref(), backend.tools, status.policy.unwrap().tools), (Some("time"), 2, 1));
     assert_eq!(backend.ungranted, ["convert_time"]);
-    until("the misspelt name is told", async || {
+    until("the misspelt name is reported", async || {
         let status = space.get::<McpRoleMapping>("readers").await.unwrap().status.unwrap_or_default();
         status.unmatched_names == ["get_currant_time"]
     })
     .await;
 
-    // The harness polls pods through a proxy, by which no port can be tried.
+    // The harness polls pods through a proxy, which cannot try ports.
     pod.says(|report| report.backend.as_mut().unwrap().listens = Some(["0.0.0.0:3001".into()].into()));
     space.condition("BackendIsolated", "Unknown", "IsolationUnknown").await;
     space.condition("Ready", "True", "Ready").await;
@@ -152,7 +152,7 @@ async fn a_server_whose_backend_the_operator_reaches_is_not_ready_until_the_port
 }
 
 #[tokio::test]
-async fn a_sidecar_that_does_not_start_is_told_with_the_field_at_fault() {
+async fn a_sidecar_that_does_not_start_is_reported_with_the_wrong_field() {
     let space = Space::new().await;
     space.apply(mk_backend()).await;
     let pod = space.bound_pod().await;
@@ -172,7 +172,7 @@ async fn a_sidecar_that_does_not_start_is_told_with_the_field_at_fault() {
 }
 
 #[tokio::test]
-async fn an_image_that_the_operator_does_not_allow_is_refused_with_the_option_that_would() {
+async fn an_image_that_the_operator_does_not_allow_is_refused_with_the_option_that_allows_it() {
     let space = Space::new().await;
     let mut server = mk_backend();
     server["spec"]["backend"]["image"] = json!("docker.io/anybodys/image:1");

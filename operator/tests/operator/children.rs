@@ -1,4 +1,4 @@
-//! The children: made, kept as built, removed.
+//! Tests of the children: created, corrected, removed.
 
 use std::{pin::pin, time::Duration};
 
@@ -21,13 +21,13 @@ use crate::harness::{Space, find, mk_mapping, mk_server, until};
 const ALWAYS: [&str; 6] = ["Accepted", "Programmed", "Available", "FederationReady", "AuthorizationReady", "Ready"];
 
 #[tokio::test]
-async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
+async fn a_server_gets_its_children_and_a_status_that_names_what_is_missing() {
     let space = Space::new().await;
     let server = mk_server();
     let url = format!("https://{}/mcp", server["spec"]["exposure"]["host"].as_str().unwrap());
     space.apply(server).await;
     space.condition("Programmed", "True", "Applied").await;
-    // There is no node in this cluster.
+    // This cluster has no node.
     space.condition("Available", "False", "Unschedulable").await;
 
     let server = space.get::<McpServer>("graph").await.unwrap();
@@ -75,7 +75,7 @@ async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn the_first_thing_that_is_told_of_a_server_is_that_nothing_is_known_of_it_yet() {
+async fn the_first_conditions_of_a_server_are_unknown() {
     let space = Space::new().await;
     let servers = space.api::<McpServer>();
     let version = servers.list(&Default::default()).await.unwrap().metadata.resource_version.unwrap();
@@ -87,7 +87,8 @@ async fn the_first_thing_that_is_told_of_a_server_is_that_nothing_is_known_of_it
         }
         other => panic!("{other:?}"),
     });
-    let first = tokio::time::timeout(Duration::from_secs(60), pin!(told).next()).await.expect("it is told of").unwrap();
+    let first =
+        tokio::time::timeout(Duration::from_secs(60), pin!(told).next()).await.expect("it is reported").unwrap();
     let types: Vec<_> = first.conditions.iter().map(|condition| condition.type_.as_str()).collect();
     assert_eq!(types, ALWAYS);
     for condition in first.conditions {
@@ -105,13 +106,13 @@ async fn nothing_is_written_while_nothing_changes() {
     space.condition("Programmed", "True", "Applied").await;
     space.quiet().await;
     let mark = space.mark();
-    // Polls run every second meanwhile; a wait is what is being tested here.
+    // Polls run every second meanwhile. The wait itself is tested here.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(space.writes(mark), []);
 }
 
 #[tokio::test]
-async fn an_edited_deployment_is_put_back_by_exactly_one_write() {
+async fn an_edited_deployment_is_corrected_by_exactly_one_write() {
     let space = Space::new().await;
     let mut server = mk_server();
     server["spec"]["replicas"] = json!(1);
@@ -141,7 +142,7 @@ async fn an_edited_deployment_is_put_back_by_exactly_one_write() {
 }
 
 #[tokio::test]
-async fn a_deleted_and_an_edited_config_map_are_back_by_one_write_each() {
+async fn a_deleted_and_an_edited_config_map_are_restored_by_one_write_each() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -161,7 +162,7 @@ async fn a_deleted_and_an_edited_config_map_are_back_by_one_write_each() {
 }
 
 #[tokio::test]
-async fn what_others_add_to_a_child_stays_and_is_not_fought() {
+async fn additions_of_others_to_a_child_stay() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -175,7 +176,7 @@ async fn what_others_add_to_a_child_stays_and_is_not_fought() {
 }
 
 #[tokio::test]
-async fn the_ingress_goes_with_the_exposure() {
+async fn the_ingress_is_deleted_with_the_exposure() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Exposed", "False", "AddressPending").await;
@@ -193,7 +194,7 @@ async fn the_ingress_goes_with_the_exposure() {
 
     space.edit::<McpServer>("graph", json!({"spec": {"exposure": null}})).await;
     until("the Ingress is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
-    until("the status says so", async || {
+    until("the status reports it", async || {
         let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
         find(&status.conditions, "Exposed").is_none() && status.url.is_none()
     })
@@ -202,7 +203,7 @@ async fn the_ingress_goes_with_the_exposure() {
 }
 
 #[tokio::test]
-async fn an_ingress_of_somebody_else_is_not_deleted_with_an_exposure_that_never_was() {
+async fn a_foreign_ingress_is_not_deleted_with_an_exposure_that_never_worked() {
     let space = Space::new().await;
     let theirs = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
@@ -213,18 +214,18 @@ async fn an_ingress_of_somebody_else_is_not_deleted_with_an_exposure_that_never_
     let mut server = mk_server();
     server["spec"].as_object_mut().unwrap().remove("exposure");
     space.apply(server).await;
-    // A name that is not needed is nobody's conflict.
+    // A name that is not needed causes no conflict.
     space.condition("Programmed", "True", "Applied").await;
     assert!(space.get::<Ingress>("graph").await.is_some());
 }
 
 #[tokio::test]
-async fn a_deleted_server_takes_everything_with_it() {
+async fn the_children_of_a_deleted_server_are_deleted() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
     space.delete::<McpServer>("graph").await;
-    until("everything is gone", async || {
+    until("everything is deleted", async || {
         space.get::<Deployment>("graph").await.is_none()
             && space.get::<Service>("graph").await.is_none()
             && space.get::<Ingress>("graph").await.is_none()
@@ -236,7 +237,7 @@ async fn a_deleted_server_takes_everything_with_it() {
 }
 
 #[tokio::test]
-async fn every_edit_by_hand_is_put_back_those_that_apply_cannot_heal_included() {
+async fn every_manual_edit_is_corrected_including_those_that_apply_cannot_correct() {
     let space = Space::new().await;
     let mut server = mk_server();
     server["spec"]["podTemplate"] = json!({"env": [{"name": "HTTPS_PROXY", "value": "http://outbound.example:3128"}]});
@@ -308,11 +309,11 @@ where
     let patch = kube::api::Patch::Json::<()>(serde_json::from_value(edit).unwrap());
     let edited = space.api::<K>().patch("graph", &Default::default(), &patch).await.unwrap();
     assert_ne!(spec(&Some(edited)), before, "{what} is a change");
-    until(&format!("{what} is put back"), async || spec(&space.get::<K>("graph").await) == before).await;
+    until(&format!("{what} is corrected"), async || spec(&space.get::<K>("graph").await) == before).await;
 }
 
 #[tokio::test]
-async fn an_edit_of_labels_is_put_back_though_no_generation_counts_it() {
+async fn an_edit_of_labels_is_corrected_although_the_generation_does_not_change() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -339,7 +340,7 @@ async fn a_variable_without_a_value_is_applied_once() {
 }
 
 #[tokio::test]
-async fn an_exposure_that_is_gone_is_gone_at_once_though_the_spec_is_not_accepted() {
+async fn a_removed_exposure_ends_at_once_although_the_spec_is_not_accepted() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -349,7 +350,7 @@ async fn an_exposure_that_is_gone_is_gone_at_once_though_the_spec_is_not_accepte
 }
 
 #[tokio::test]
-async fn an_ingress_that_somebody_holds_up_is_deleted_once() {
+async fn an_ingress_with_a_foreign_finalizer_is_deleted_once() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -361,7 +362,7 @@ async fn an_ingress_that_somebody_holds_up_is_deleted_once() {
         space.get::<Ingress>("graph").await.unwrap().metadata.deletion_timestamp.is_some()
     })
     .await;
-    // Several passes see it meanwhile; a wait is what is being tested here.
+    // Several reconciles run meanwhile. The wait itself is tested here.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let deletions = space.writes(mark).into_iter().filter(|write| write.verb == "delete").count();
     assert_eq!(deletions, 1);

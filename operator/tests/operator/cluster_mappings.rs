@@ -1,4 +1,4 @@
-//! Cluster mappings: in which namespaces they deny and grant, and their status.
+//! Tests of cluster mappings: their namespaces for denies and grants, and their status.
 
 use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{OPERATOR, Space, find, mk_mapping, mk_server, until};
 
-/// The label by which cluster mappings choose: of a value that no other test uses.
+/// Label in the selectors of cluster mappings. Each test uses its own value.
 const STAGE: &str = "stage";
 
-/// A cluster mapping that denies reading mail on every server of the namespaces of that stage.
+/// Returns a cluster mapping that denies reading mail on every server in the namespaces of this stage.
 fn mk_guardrails(name: &str, stage: &str) -> Value {
     json!({
         "apiVersion": "mcp-entra.dev/v1alpha1",
@@ -24,7 +24,7 @@ fn mk_guardrails(name: &str, stage: &str) -> Value {
     })
 }
 
-/// A namespace of that stage with a server, a mapping that grants something there, and its policy.
+/// Creates a namespace of this stage with a server and a mapping that grants a tool, and waits for its policy.
 async fn mk_space(stage: &str) -> Space {
     let space = Space::new().await;
     space.label(STAGE, Some(stage)).await;
@@ -34,7 +34,7 @@ async fn mk_space(stage: &str) -> Space {
     space
 }
 
-/// The names of the denies in the policy.
+/// Returns the names of the denies in the policy.
 async fn denies(space: &Space) -> Vec<String> {
     let policy = CompiledPolicy::parse(space.policy().await.as_bytes()).unwrap();
     policy.denies.iter().map(|deny| format!("{}/{}", deny.mapping, deny.name)).collect()
@@ -49,19 +49,19 @@ async fn until_free(space: &Space) {
 }
 
 #[tokio::test]
-async fn a_cluster_deny_bites_where_its_selector_matches_and_not_beside_and_its_deletion_lifts_it() {
+async fn a_cluster_deny_applies_exactly_where_its_selector_matches_until_its_deletion() {
     let (production, test) = (mk_space("bites").await, mk_space("spares").await);
     production.apply_to_cluster(&mk_guardrails("bites", "bites")).await;
     until_denied(&production, "bites/no-mail").await;
     assert_eq!(denies(&test).await, [""; 0]);
-    assert!(production.policy().await.contains("Mcp.Reader"), "grants stand beside denies");
+    assert!(production.policy().await.contains("Mcp.Reader"), "grants apply beside denies");
 
     production.cluster_mappings().delete("bites", &Default::default()).await.unwrap();
     until_free(&production).await;
 }
 
 #[tokio::test]
-async fn a_changed_label_of_a_namespace_moves_a_cluster_deny_and_its_status() {
+async fn a_changed_label_of_a_namespace_changes_a_cluster_deny_and_its_status() {
     let (one, other) = (mk_space("moves").await, mk_space("elsewhere").await);
     one.apply_to_cluster(&mk_guardrails("moves", "moves")).await;
     until_denied(&one, "moves/no-mail").await;
@@ -76,7 +76,7 @@ async fn a_changed_label_of_a_namespace_moves_a_cluster_deny_and_its_status() {
 }
 
 async fn until_bound(name: &str, space: &Space, servers: &[String]) {
-    until(&format!("{name} says that it binds {servers:?}"), async || {
+    until(&format!("{name} reports that it binds {servers:?}"), async || {
         let status = space.cluster_mappings().get(name).await.unwrap().status.unwrap_or_default();
         status.server_names == servers && status.servers == i32::try_from(servers.len()).unwrap()
     })
@@ -84,7 +84,7 @@ async fn until_bound(name: &str, space: &Space, servers: &[String]) {
 }
 
 #[tokio::test]
-async fn a_cluster_mapping_grants_too_and_what_it_denies_is_taken_from_a_changed_one() {
+async fn a_cluster_mapping_grants_too_and_its_denies_follow_a_change() {
     let space = mk_space("grants").await;
     let mut mapping = mk_guardrails("grants", "grants");
     mapping["spec"]["grants"] = mk_mapping("x", "Mcp.Admin")["spec"]["grants"].clone();
@@ -98,7 +98,7 @@ async fn a_cluster_mapping_grants_too_and_what_it_denies_is_taken_from_a_changed
 }
 
 #[tokio::test]
-async fn a_change_is_written_to_the_status_once_whatever_the_number_of_servers_and_ten_are_named() {
+async fn a_change_is_written_to_the_status_once_for_any_number_of_servers_and_ten_are_named() {
     let space = Space::new().await;
     space.label(STAGE, Some("many")).await;
     for number in 0..12 {
@@ -147,10 +147,10 @@ async fn a_change_is_written_to_the_status_once_whatever_the_number_of_servers_a
 }
 
 #[tokio::test]
-async fn a_cluster_mapping_without_a_server_says_so() {
+async fn a_cluster_mapping_without_a_server_reports_it() {
     let space = Space::new().await;
     space.apply_to_cluster(&mk_guardrails("nowhere", "nowhere")).await;
-    until("the mapping says that it binds nothing", async || {
+    until("the mapping reports that it binds nothing", async || {
         let mapping = space.cluster_mappings().get("nowhere").await.unwrap();
         assert!(mapping.namespace().is_none());
         let conditions = mapping.status.unwrap_or_default().conditions;
@@ -161,7 +161,7 @@ async fn a_cluster_mapping_without_a_server_says_so() {
 }
 
 #[tokio::test]
-async fn the_program_previews_who_may_call_what_in_a_cluster() {
+async fn the_program_previews_the_allowed_tools_of_callers_in_a_cluster() {
     let space = mk_space("previews").await;
     let mut mapping = mk_guardrails("previews", "previews");
     mapping["spec"]["deny"][0] = json!({"name": "no-guests", "to": [{"appRole": "Guest"}], "tools": ["*"]});

@@ -1,4 +1,4 @@
-//! Somebody else's objects: never touched, and told of.
+//! Tests of objects of other owners: never changed, and reported.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::harness::{Space, find, mk_mapping, mk_server, until};
 
 #[tokio::test]
-async fn a_config_map_of_somebody_else_stops_everything_until_it_is_gone() {
+async fn a_foreign_config_map_stops_everything_until_it_is_deleted() {
     let space = Space::new().await;
     space
         .apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-policy"}, "data": {"mine": "yes"}}))
@@ -46,7 +46,7 @@ async fn a_config_map_of_somebody_else_stops_everything_until_it_is_gone() {
 }
 
 #[tokio::test]
-async fn a_service_account_of_somebody_else_is_not_adopted_either() {
+async fn a_foreign_service_account_is_not_adopted_either() {
     let space = Space::new().await;
     space.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "graph"}})).await;
     space.apply(mk_server()).await;
@@ -54,13 +54,13 @@ async fn a_service_account_of_somebody_else_is_not_adopted_either() {
     assert!(conflicted.message.contains("ServiceAccount graph"), "{}", conflicted.message);
     assert!(space.get::<ServiceAccount>("graph").await.unwrap().owner_references().is_empty());
     assert!(space.get::<Deployment>("graph").await.is_none());
-    // It carries no label that is watched, and is seen to go nevertheless.
+    // It has no watched label, and its deletion is noticed nevertheless.
     space.delete::<ServiceAccount>("graph").await;
     space.condition("Programmed", "True", "Applied").await;
 }
 
 #[tokio::test]
-async fn every_name_that_is_somebody_elses_is_told_at_once_and_tried_no_more() {
+async fn every_foreign_name_is_reported_at_once_and_not_tried_again() {
     let space = Space::new().await;
     let names = json!({"name": "graph", "labels": {"app": "other"}});
     let ports = json!([{"port": 80}]);
@@ -76,7 +76,7 @@ async fn every_name_that_is_somebody_elses_is_told_at_once_and_tried_no_more() {
     for name in ["Service graph", "PodDisruptionBudget graph"] {
         assert!(conflicted.message.contains(name), "{}", conflicted.message);
     }
-    assert!(space.get::<Deployment>("graph").await.is_none(), "no pod runs that nobody could reach");
+    assert!(space.get::<Deployment>("graph").await.is_none(), "no unreachable pod runs");
     space.quiet().await;
     let mark = space.mark();
     space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"looked": "at"}}})).await;
@@ -85,7 +85,7 @@ async fn every_name_that_is_somebody_elses_is_told_at_once_and_tried_no_more() {
 }
 
 #[tokio::test]
-async fn a_mapping_is_not_programmed_while_its_servers_policy_is_somebody_elses() {
+async fn a_mapping_is_not_programmed_while_its_servers_policy_is_foreign() {
     let space = Space::new().await;
     space.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-policy"}})).await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
@@ -96,16 +96,16 @@ async fn a_mapping_is_not_programmed_while_its_servers_policy_is_somebody_elses(
 
     space.delete::<ConfigMap>("graph-policy").await;
     space.mapping_condition("readers", "Programmed", "True", "Applied").await;
-    // Somebody takes the name later: what was held no longer is.
+    // Another owner takes the name later: the operator no longer controls the object.
     space.edit::<ConfigMap>("graph-policy", json!({"metadata": {"ownerReferences": null}})).await;
     space.condition("Conflicted", "True", "NotOwned").await;
     space.mapping_condition("readers", "Programmed", "False", "Pending").await;
 }
 
 #[tokio::test]
-async fn what_a_deleted_namesake_left_is_awaited_and_no_conflict() {
+async fn the_children_of_a_deleted_namesake_are_awaited_and_no_conflict() {
     let space = Space::new().await;
-    // The finalizer keeps the garbage collector waiting.
+    // The finalizer makes the garbage collector wait.
     let left = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "graph-config", "finalizers": ["team.example/hold"], "ownerReferences": [{
@@ -130,7 +130,7 @@ async fn what_a_deleted_namesake_left_is_awaited_and_no_conflict() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_nobodys_is_adopted_by_the_server_that_its_annotation_names() {
+async fn an_object_without_an_owner_is_adopted_by_the_server_in_its_annotation() {
     let space = Space::new().await;
     let theirs = |given_to: &str| {
         json!({"apiVersion": "v1", "kind": "ServiceAccount",
@@ -153,7 +153,7 @@ async fn an_object_that_is_nobodys_is_adopted_by_the_server_that_its_annotation_
 }
 
 #[tokio::test]
-async fn a_mapping_learns_that_a_policy_was_taken_though_nothing_of_its_server_changes() {
+async fn a_mapping_reports_a_foreign_policy_although_its_server_does_not_change() {
     let space = Space::new().await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.apply(mk_server()).await;
@@ -167,28 +167,25 @@ async fn a_mapping_learns_that_a_policy_was_taken_though_nothing_of_its_server_c
 }
 
 #[tokio::test]
-async fn nothing_is_made_that_refers_to_a_name_which_may_be_somebody_elses() {
+async fn no_child_is_created_that_refers_to_a_possibly_foreign_name() {
     let service = &["create", "service", "clusterip", "probe", "--tcp=80", "--dry-run=server"][..];
     for (plural, probe) in
         [("services", service), ("serviceaccounts", &["create", "serviceaccount", "probe", "--dry-run=server"])]
     {
         let space = Space::new().await;
-        // An answer that does not tell whether the name is taken.
+        // An answer that does not show whether the name is in use.
         space.refuse("", plural, "false", "nothing is made today").await;
         until("it is refused", async || !space.kubectl(probe).await.status.success()).await;
         space.apply(mk_server()).await;
         let refused = space.condition("Programmed", "False", "ApplyFailed").await;
         assert!(refused.message.contains("nothing is made today"), "{}", refused.message);
         assert!(space.get::<Deployment>("graph").await.is_none(), "{plural}");
-        assert!(
-            space.get::<Ingress>("graph").await.is_none(),
-            "{plural}: it could lead clients to somebody else's pods"
-        );
+        assert!(space.get::<Ingress>("graph").await.is_none(), "{plural}: it could route clients to foreign pods");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_runs_is_left_as_it_is_where_a_change_needs_a_name_that_is_somebody_elses() {
+async fn a_running_server_is_unchanged_if_a_change_needs_a_foreign_name() {
     let space = Space::new().await;
     let mut server = mk_server();
     server["spec"]["replicas"] = json!(1);

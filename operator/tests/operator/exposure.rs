@@ -1,4 +1,5 @@
-//! Exposure on the real kinds of Gateway API and cert-manager: the tests write status as their controllers do.
+//! Tests of exposure with the real kinds of Gateway API and cert-manager. The tests write status as their controllers
+//! do.
 
 use k8s_openapi::{api::networking::v1::Ingress, jiff::Timestamp};
 use kube::{
@@ -32,13 +33,13 @@ pub(crate) async fn get(space: &Space, kind: &str, name: &str) -> Option<Dynamic
     api(space, kind).get_opt(name).await.unwrap()
 }
 
-/// The object, once it is there.
+/// Waits for the object, and returns it.
 pub(crate) async fn there(space: &Space, kind: &str, name: &str) -> DynamicObject {
     until(&format!("{kind} {name} is there"), async || get(space, kind, name).await.is_some()).await;
     get(space, kind, name).await.unwrap()
 }
 
-/// What a controller writes.
+/// Writes a status as a controller does.
 pub(crate) async fn say(space: &Space, kind: &str, name: &str, status: Value) {
     let patch = json!({"status": status});
     api(space, kind).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -59,7 +60,7 @@ pub(crate) fn gateway(protocol: &str) -> Value {
            "spec": {"gatewayClassName": "none", "listeners": [listener]}})
 }
 
-/// A server that is exposed as that says, on a host of its own.
+/// A server with this exposure, on its own host.
 fn mk_exposed(exposure: Value) -> Value {
     let mut server = mk_server();
     let host = server["spec"]["exposure"]["host"].clone();
@@ -85,7 +86,7 @@ pub(crate) async fn answer(space: &Space, name: &str, parent: Value, accepted: V
 }
 
 #[tokio::test]
-async fn a_route_is_exposed_while_every_gateway_accepts_it_and_each_ones_own_words_are_told() {
+async fn a_route_is_exposed_while_every_gateway_accepts_it_and_the_message_of_each_is_quoted() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     space.apply(by_listener()).await;
@@ -113,7 +114,7 @@ async fn a_route_is_exposed_while_every_gateway_accepts_it_and_each_ones_own_wor
 }
 
 #[tokio::test]
-async fn a_listener_that_does_not_end_tls_is_refused_and_a_route_to_it_is_taken_away() {
+async fn a_listener_that_does_not_terminate_tls_is_refused_and_a_route_to_it_is_deleted() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     space.apply(by_listener()).await;
@@ -128,7 +129,7 @@ async fn a_listener_that_does_not_end_tls_is_refused_and_a_route_to_it_is_taken_
 }
 
 #[tokio::test]
-async fn nothing_leads_to_a_listener_that_is_not_there_and_a_route_to_one_that_goes_is_taken_away() {
+async fn a_missing_listener_gets_no_route_and_a_route_to_a_removed_one_is_deleted() {
     let space = Space::new().await;
     space.apply(by_listener()).await;
     let pending = space.condition("Exposed", "False", "GatewayNotFound").await;
@@ -150,7 +151,7 @@ async fn nothing_leads_to_a_listener_that_is_not_there_and_a_route_to_one_that_g
 }
 
 #[tokio::test]
-async fn a_listener_and_certificate_of_the_servers_own_are_told_of_until_all_is_well_and_afterwards() {
+async fn the_servers_own_listener_and_certificate_are_reported_until_they_work_and_afterwards() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     space.apply(by_own_listener()).await;
@@ -183,7 +184,7 @@ async fn a_listener_and_certificate_of_the_servers_own_are_told_of_until_all_is_
     space.condition("Programmed", "True", "Applied").await;
     space.quiet().await;
 
-    // Nobody says anything when it expires.
+    // No event announces its expiry.
     say(&space, "Certificate", "graph-tls", valid(told("Ready", "True", "Ready", "up to date"), until(2))).await;
     space.condition("CertificateReady", "False", "CertificateExpired").await;
     let failed = told("Ready", "False", "DoesNotExist", "the order was denied");
@@ -194,7 +195,7 @@ async fn a_listener_and_certificate_of_the_servers_own_are_told_of_until_all_is_
 }
 
 #[tokio::test]
-async fn a_younger_server_of_the_host_shares_the_older_ones_listener_and_has_its_own_once_that_is_gone() {
+async fn a_younger_server_of_the_host_shares_the_older_ones_listener_and_gets_its_own_after_its_deletion() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     let older = by_own_listener();
@@ -202,7 +203,7 @@ async fn a_younger_server_of_the_host_shares_the_older_ones_listener_and_has_its
     space.apply(older).await;
     there(&space, "ListenerSet", "graph").await;
     let mut younger = by_own_listener();
-    // By name, too, the younger, should both be created within a second.
+    // Also the younger one by name, in case both are created within a second.
     younger["metadata"]["name"] = json!("younger");
     younger["spec"]["exposure"]["host"] = host;
     younger["spec"]["exposure"]["path"] = json!("/younger");
@@ -214,14 +215,14 @@ async fn a_younger_server_of_the_host_shares_the_older_ones_listener_and_has_its
     assert!(get(&space, "Certificate", "younger-tls").await.is_none());
     space.delete::<McpServer>("graph").await;
     there(&space, "ListenerSet", "younger").await;
-    until("it comes in by its own listener", async || {
+    until("it uses its own listener", async || {
         get(&space, "HTTPRoute", "younger").await.unwrap().data["spec"]["parentRefs"][0]["name"] == "younger"
     })
     .await;
 }
 
 #[tokio::test]
-async fn from_ingress_to_gateway_the_new_way_is_there_before_the_old_one_is_gone() {
+async fn from_ingress_to_gateway_the_new_exposure_works_before_the_old_one_is_deleted() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     let mut server = mk_server();
@@ -254,7 +255,7 @@ async fn an_annotation_that_the_operator_does_not_allow_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn one_more_parent_that_somebody_adds_to_a_route_is_taken_off_again() {
+async fn a_parent_that_others_add_to_a_route_is_removed() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     space.apply(by_listener()).await;
@@ -268,7 +269,7 @@ async fn one_more_parent_that_somebody_adds_to_a_route_is_taken_off_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_cluster_lacks_is_told_and_noticed_when_it_is_installed_without_a_restart() {
+async fn a_missing_kind_is_reported_and_its_installation_noticed_without_a_restart() {
     let cluster = Cluster::bare().await.unwrap();
     let client = cluster.plane.client().unwrap();
     let servers = Api::<McpServer>::namespaced(client.clone(), "default");
@@ -279,7 +280,7 @@ async fn what_a_cluster_lacks_is_told_and_noticed_when_it_is_installed_without_a
         find(&status.conditions, type_).map(|condition| (condition.reason, condition.message))
     };
     for type_ in ["Programmed", "Exposed", "CertificateReady"] {
-        until(&format!("{type_} says what is missing"), async || {
+        until(&format!("{type_} names what is missing"), async || {
             reason(type_).await.is_some_and(|(reason, _)| reason == "KindNotServed")
         })
         .await;
@@ -298,7 +299,7 @@ async fn what_a_cluster_lacks_is_told_and_noticed_when_it_is_installed_without_a
 }
 
 #[tokio::test]
-async fn a_host_that_a_server_no_longer_names_is_no_longer_led_to_it_whatever_becomes_of_the_rest_of_its_spec() {
+async fn a_host_that_a_server_no_longer_names_is_no_longer_routed_to_it_even_if_its_spec_is_refused() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -312,7 +313,7 @@ async fn a_host_that_a_server_no_longer_names_is_no_longer_led_to_it_whatever_be
 }
 
 #[tokio::test]
-async fn a_server_that_is_being_deleted_is_exposed_no_longer_though_a_finalizer_holds_it_up() {
+async fn a_terminating_server_is_not_exposed_although_a_finalizer_delays_its_deletion() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;

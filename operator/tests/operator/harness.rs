@@ -1,4 +1,4 @@
-//! What the tests share: a control plane with the kinds and the operator's role, an operator on it, and a namespace for
+//! Test environment: a control plane with the kinds and the operator's role, a running operator, and a namespace for
 //! each test.
 
 use std::{
@@ -44,7 +44,7 @@ use crate::kubelet::FakePods;
 
 pub(crate) const OPERATOR: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
 
-/// A control plane with the kinds and the operator's role.
+/// Control plane with the kinds and the operator's role.
 pub(crate) struct Cluster {
     pub(crate) plane: ControlPlane,
     pub(crate) pods: FakePods,
@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
     kubeconfig: std::path::PathBuf,
 }
 
-/// An operator of a test's own.
+/// Operator of one test.
 pub(crate) struct Operator {
     pub(crate) url: String,
     pub(crate) shutdown: CancellationToken,
@@ -61,19 +61,19 @@ pub(crate) struct Operator {
 }
 
 impl Cluster {
-    /// With the kinds of Gateway API, cert-manager and Prometheus operator.
+    /// Cluster with the kinds of Gateway API, cert-manager and Prometheus operator.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         Self::start_watching(&[]).await
     }
 
-    /// As above, with the rights to watch these namespaces alone.
+    /// Same as above, with the rights to watch only these namespaces.
     pub(crate) async fn start_watching(namespaces: &[String]) -> anyhow::Result<Self> {
         let cluster = Self::bare_watching(namespaces).await?;
         cluster.install_others().await?;
         Ok(cluster)
     }
 
-    /// Installs the kinds of others.
+    /// Installs third-party kinds.
     pub(crate) async fn install_others(&self) -> anyhow::Result<()> {
         let read = || -> anyhow::Result<Vec<Value>> {
             let mut all = definitions::gateway_api()?;
@@ -85,7 +85,7 @@ impl Cluster {
         definitions::define(&self.plane.client()?, &all).await
     }
 
-    /// Without the kinds of others.
+    /// Cluster without third-party kinds.
     pub(crate) async fn bare() -> anyhow::Result<Self> {
         Self::bare_watching(&[]).await
     }
@@ -115,7 +115,7 @@ impl Cluster {
         Ok(Self { plane, pods, pod_proxy_url, kubeconfig })
     }
 
-    /// Starts an operator as the program does, but for the process of its own.
+    /// Starts an operator as the program does, without a separate process.
     pub(crate) async fn operator(&self) -> anyhow::Result<Operator> {
         self.operator_with(|_| {}).await
     }
@@ -125,7 +125,7 @@ impl Cluster {
         self.operator_by(&self.kubeconfig, change).await
     }
 
-    /// Starts an operator that may do what that kubeconfig's account may.
+    /// Starts an operator with the rights of the kubeconfig's account.
     pub(crate) async fn operator_by(
         &self,
         kubeconfig: &Path,
@@ -143,7 +143,7 @@ impl Cluster {
         Ok(Operator { url, shutdown, ended, log })
     }
 
-    /// What operators are started with, unless a test says otherwise.
+    /// Default options of operators.
     fn options(&self) -> Options {
         Options {
             server_image: "registry.example/mcp-entra-server:test".into(),
@@ -178,13 +178,13 @@ impl Cluster {
         }
     }
 
-    /// What the operator of this binary is started with.
+    /// Options of the operator of this binary.
     pub(crate) fn shared_options(&self) -> Options {
         Options { pod_monitors: "release=prometheus".parse().ok(), ..self.options() }
     }
 }
 
-/// The warnings and errors that an operator logged.
+/// Returns the warnings and errors that an operator logged.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -210,7 +210,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// The cluster and operator of this binary.
+/// Cluster and operator of this binary.
 pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: Shared<Cluster> = Shared::new();
     CLUSTER
@@ -223,7 +223,7 @@ pub(crate) fn cluster() -> &'static Cluster {
         .unwrap()
 }
 
-/// A namespace of a test's own.
+/// Namespace of one test.
 pub(crate) struct Space {
     pub(crate) cluster: &'static Cluster,
     pub(crate) client: Client,
@@ -235,7 +235,7 @@ impl Space {
         Self::on(tokio::task::spawn_blocking(cluster).await.unwrap()).await
     }
 
-    /// On a cluster of the test's own.
+    /// Namespace on a separate cluster.
     pub(crate) async fn on(cluster: &'static Cluster) -> Self {
         let client = cluster.plane.client().unwrap();
         let new: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
@@ -250,20 +250,19 @@ impl Space {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
-    /// Applies as a person with kubectl does.
+    /// Applies with kubectl.
     pub(crate) async fn apply(&self, mut object: Value) {
         object["metadata"]["namespace"] = json!(self.name);
         apply(&self.client, &object).await.unwrap();
     }
 
-    /// Applies an object of the cluster as a person with kubectl does. Tests share the cluster: a name of the test's own
-    /// keeps them apart.
+    /// Applies a cluster-scoped object with kubectl. Tests share the cluster, so each uses its own names.
     pub(crate) async fn apply_to_cluster(&self, object: &Value) {
         apply(&self.client, object).await.unwrap();
     }
 
-    /// Has the API server refuse objects of the namespace of which that expression (CEL) is false, by a policy of whoever
-    /// runs the cluster. It takes effect a moment later.
+    /// Makes the API server refuse objects of the namespace for which this expression (CEL) is false, by a policy of
+    /// the cluster's administrator. It takes effect a moment later.
     pub(crate) async fn refuse(&self, group: &str, plural: &str, expression: &str, message: &str) {
         let name = format!("{}-{}", self.name, plural.replace('/', "-"));
         let version = "admissionregistration.k8s.io/v1";
@@ -284,7 +283,7 @@ impl Space {
         .await;
     }
 
-    /// Takes back what [`Space::refuse`] did.
+    /// Reverts [`Space::refuse`].
     pub(crate) async fn refuse_no_longer(&self, plural: &str) {
         let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(self.client.clone());
         bindings
@@ -298,7 +297,7 @@ impl Space {
         let plane = &self.cluster.plane;
         let mut kubectl = tokio::process::Command::new(plane.kubectl());
         kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["--namespace", &self.name]).args(arguments);
-        // Discovery is cached below HOME otherwise, and would stay behind.
+        // Without this, discovery is cached below HOME and stays there.
         kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
         kubectl.output().await.unwrap()
     }
@@ -310,12 +309,12 @@ impl Space {
         namespaces.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
-    /// The cluster mapping of that name.
+    /// Returns the cluster mapping of this name.
     pub(crate) fn cluster_mappings(&self) -> Api<ClusterMcpRoleMapping> {
         Api::all(self.client.clone())
     }
 
-    /// Edits as a person with `kubectl patch` does.
+    /// Edits with `kubectl patch`.
     pub(crate) async fn edit<K>(&self, name: &str, patch: Value)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -337,12 +336,12 @@ impl Space {
         self.api::<K>().delete(name, &Default::default()).await.unwrap();
     }
 
-    /// The condition of the server `graph`, once it says that.
+    /// Waits until the condition of the server `graph` matches, and returns it.
     pub(crate) async fn condition(&self, type_: &str, status: &str, reason: &str) -> Condition {
         self.condition_of("graph", type_, status, reason).await
     }
 
-    /// The condition of a server, once it says that.
+    /// Waits until the condition of a server matches, and returns it.
     pub(crate) async fn condition_of(&self, name: &str, type_: &str, status: &str, reason: &str) -> Condition {
         let mut last = None;
         until_or(
@@ -359,7 +358,7 @@ impl Space {
         find(&last.unwrap(), type_).unwrap()
     }
 
-    /// The condition of a mapping, once it says that.
+    /// Waits until the condition of a mapping matches, and returns it.
     pub(crate) async fn mapping_condition(&self, name: &str, type_: &str, status: &str, reason: &str) -> Condition {
         let mut found = None;
         until(&format!("{type_} of {name} is {status} for {reason}"), async || {
@@ -372,7 +371,7 @@ impl Space {
         found.unwrap()
     }
 
-    /// The policy that the ConfigMap holds.
+    /// Returns the policy in the ConfigMap.
     pub(crate) async fn policy(&self) -> String {
         let config_map = self.get::<ConfigMap>("graph-policy").await;
         config_map.and_then(|map| map.data).and_then(|mut data| data.remove(POLICY_KEY)).unwrap_or_default()
@@ -382,15 +381,15 @@ impl Space {
         self.cluster.plane.audit().mark().unwrap()
     }
 
-    /// The operator's writes into this namespace since then.
+    /// Returns the operator's writes to this namespace since then.
     pub(crate) fn writes(&self, since: Marker) -> Vec<AuditEvent> {
         let mut writes = self.cluster.plane.audit().writes(since, OPERATOR).unwrap();
         writes.retain(|write| write.namespace.as_deref() == Some(self.name.as_str()));
         writes
     }
 
-    /// Waits until the operator has been quiet for longer than anything waits to be told: what is counted after that is not
-    /// what came before it.
+    /// Waits until the operator has been quiet for longer than its longest delay. Later writes then do not result from
+    /// earlier events.
     pub(crate) async fn quiet(&self) {
         until("the operator is quiet", async || {
             let mark = self.mark();
@@ -401,7 +400,7 @@ impl Space {
     }
 }
 
-/// A sound McpServer named `graph`, with a host and client id of its own: tests share a cluster.
+/// Returns a valid McpServer named `graph`, with its own host and client id: tests share a cluster.
 pub(crate) fn mk_server() -> Value {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -424,7 +423,7 @@ pub(crate) fn mk_server() -> Value {
     })
 }
 
-/// A mapping that grants an app role one tool of the server `graph`.
+/// Returns a mapping that grants an app role one tool of the server `graph`.
 pub(crate) fn mk_mapping(name: &str, role: &str) -> Value {
     json!({
         "apiVersion": "mcp-entra.dev/v1alpha1",
@@ -441,7 +440,7 @@ pub(crate) fn find(conditions: &[Condition], type_: &str) -> Option<Condition> {
     conditions.iter().find(|condition| condition.type_ == type_).cloned()
 }
 
-/// The client for an object, and the plural of its kind.
+/// Returns the client for an object, and the plural of its kind.
 pub(crate) async fn api_of(client: &Client, object: &DynamicObject) -> anyhow::Result<(Api<DynamicObject>, String)> {
     let types = object.types.clone().unwrap_or_default();
     let (resource, capabilities): (ApiResource, ApiCapabilities) = pinned_kind(client, &types.try_into()?).await?;
@@ -459,12 +458,12 @@ pub(crate) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The HTTP status of an operator's answer, if it answers.
+/// Returns the HTTP status of an operator's answer, if it answers.
 pub(crate) async fn status_of(url: &str, path: &str) -> Option<u16> {
     reqwest::get(format!("{url}{path}")).await.ok().map(|response| response.status().as_u16())
 }
 
-/// Polls until the condition holds; fails the test with what was awaited after a minute.
+/// Polls until the condition holds. After a minute, it fails the test with the awaited condition.
 pub(crate) async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
     until_or(|| what.to_owned(), condition).await.unwrap_or_else(|what| panic!("{what}"));
 }
@@ -476,7 +475,7 @@ pub(crate) async fn until_or(
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         if Instant::now() > deadline {
-            return Err(format!("waited in vain until {}", what()));
+            return Err(format!("waited too long until {}", what()));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,4 +1,4 @@
-//! An operator that allows no host: it takes nothing off the network, and puts nothing on it.
+//! Tests of an operator that allows no host: it removes no exposure, and adds none.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn end(operator: Operator) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_without_a_list_of_hosts_deletes_no_exposure_and_makes_none() {
+async fn an_operator_without_a_list_of_hosts_deletes_no_exposure_and_creates_none() {
     let cluster = Cluster::start().await.unwrap();
     let client = cluster.plane.client().unwrap();
     let servers = Api::<McpServer>::namespaced(client.clone(), "default");
@@ -46,7 +46,7 @@ async fn an_operator_without_a_list_of_hosts_deletes_no_exposure_and_makes_none(
     assert!(error.to_string().contains(&format!("allowedHosts: [\"{host}\"]")), "{error}");
     assert_eq!(ingresses.get("graph").await.unwrap().metadata.resource_version, exposed.metadata.resource_version);
 
-    // Once nothing is exposed it runs, and refuses whoever asks; a restart does not take a wish for an exposure.
+    // Without exposed servers it runs, and refuses new requests. A restart does not count a request as an exposure.
     let hidden = json!({"spec": {"exposure": null}});
     let exposure = mk_server()["spec"]["exposure"].clone();
     let open = cluster.operator().await.unwrap();

@@ -1,5 +1,5 @@
-//! Children that somebody made impossible to change: a ConfigMap goes on under another name, and what cannot be replaced
-//! says what to delete.
+//! Tests of children that became immutable: a ConfigMap continues under another name, and for others the status says
+//! what to delete.
 
 use k8s_openapi::{
     ByteString,
@@ -17,7 +17,7 @@ use crate::harness::{Space, mk_mapping, mk_server, until};
 
 const DENY_ALL: &str = r#"{"grants":[]}"#;
 
-/// The name of the ConfigMap that a volume shows.
+/// Returns the name of the ConfigMap of a volume.
 fn mounted(pod: &PodSpec, volume: &str) -> Option<String> {
     let found = pod.volumes.iter().flatten().find(|found| found.name == volume)?;
     found.config_map.as_ref().map(|config_map| config_map.name.clone())
@@ -31,13 +31,13 @@ async fn policy_in(space: &Space, config_map: &str) -> Option<String> {
     space.get::<ConfigMap>(config_map).await?.data?.remove("policy.json")
 }
 
-/// The pods that are not being deleted.
+/// Returns the pods that are not terminating.
 async fn staying(space: &Space) -> Vec<Pod> {
     let pods = space.api::<Pod>().list(&Default::default()).await.unwrap();
     pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
 }
 
-/// Waits until every pod that stays mounts that policy, and the policy denies everything.
+/// Waits until every remaining pod mounts this policy, and the policy denies everything.
 async fn is_revoked_by(space: &Space, policy: &str) {
     until(&format!("{policy} denies everything"), async || policy_in(space, policy).await.as_deref() == Some(DENY_ALL))
         .await;
@@ -49,9 +49,9 @@ async fn is_revoked_by(space: &Space, policy: &str) {
     .await;
 }
 
-/// Waits until Programmed says that.
+/// Waits until Programmed has this status and message.
 async fn is_told(space: &Space, text: &str) {
-    until(&format!("it is told: {text}"), async || {
+    until(&format!("it is reported: {text}"), async || {
         space.condition("Programmed", "True", "Applied").await.message.contains(text)
     })
     .await;
@@ -80,10 +80,10 @@ async fn frozen_in_state(change: impl AsyncFnOnce(&Space)) -> Space {
 }
 
 #[tokio::test]
-async fn an_immutable_policy_goes_on_under_another_name_and_old_pods_are_deleted_before_new_ones_are_ready() {
+async fn an_immutable_policy_continues_under_another_name_and_old_pods_are_deleted_before_new_ones_are_ready() {
     let space = frozen_in_state(async |_| {}).await;
     is_told(&space, "ConfigMap graph-policy-2 is mounted").await;
-    // Not ready yet, since no kubelet runs them.
+    // Not ready yet, since there is no kubelet.
     assert!(staying(&space).await.iter().all(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Pending")));
     until("later roll-outs wait for new pods again", async || {
         let strategy = space.get::<Deployment>("graph").await.unwrap().spec.unwrap().strategy.unwrap();
@@ -92,7 +92,7 @@ async fn an_immutable_policy_goes_on_under_another_name_and_old_pods_are_deleted
     .await;
     space.quiet().await;
 
-    // What is granted later reaches the new pods, and the next immutable one is left, too.
+    // A later grant reaches the new pods, and the next immutable ConfigMap is abandoned, too.
     space.apply(mk_mapping("late", "Mcp.Late")).await;
     until("it is granted", async || policy_in(&space, "graph-policy-2").await.unwrap().contains("Mcp.Late")).await;
     freeze(&space, "graph-policy-2").await;
@@ -101,7 +101,7 @@ async fn an_immutable_policy_goes_on_under_another_name_and_old_pods_are_deleted
 }
 
 #[tokio::test]
-async fn an_immutable_policy_of_a_suspended_server_goes_on_under_another_name() {
+async fn an_immutable_policy_of_a_suspended_server_continues_under_another_name() {
     frozen_in_state(async |space| {
         space.edit::<McpServer>("graph", json!({"spec": {"suspend": true}})).await;
         space.condition("Programmed", "Unknown", "Suspended").await;
@@ -110,7 +110,7 @@ async fn an_immutable_policy_of_a_suspended_server_goes_on_under_another_name() 
 }
 
 #[tokio::test]
-async fn an_immutable_policy_of_a_refused_server_goes_on_under_another_name() {
+async fn an_immutable_policy_of_a_refused_server_continues_under_another_name() {
     frozen_in_state(async |space| {
         let host = json!({"spec": {"exposure": {"host": "graph.contoso.net"}}});
         space.edit::<McpServer>("graph", host).await;
@@ -120,7 +120,7 @@ async fn an_immutable_policy_of_a_refused_server_goes_on_under_another_name() {
 }
 
 #[tokio::test]
-async fn an_immutable_policy_of_a_server_that_is_being_deleted_goes_on_under_another_name() {
+async fn an_immutable_policy_of_a_terminating_server_continues_under_another_name() {
     let space = frozen_in_state(async |space| {
         space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": ["team.example/hold"]}})).await;
         space.delete::<McpServer>("graph").await;
@@ -130,7 +130,7 @@ async fn an_immutable_policy_of_a_server_that_is_being_deleted_goes_on_under_ano
 }
 
 #[tokio::test]
-async fn a_name_that_somebody_else_has_taken_is_passed_over() {
+async fn a_foreign_name_is_skipped() {
     let space = serving().await;
     space.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-policy-2"}})).await;
     freeze(&space, "graph-policy").await;
@@ -139,14 +139,14 @@ async fn a_name_that_somebody_else_has_taken_is_passed_over() {
     assert!(space.get::<ConfigMap>("graph-policy-2").await.unwrap().data.is_none());
 }
 
-/// The policy of the server, in whichever ConfigMap its pods mount.
+/// Returns the policy of the server, in the ConfigMap that its pods mount.
 async fn in_force(space: &Space) -> Option<String> {
     let pod = space.get::<Deployment>("graph").await?.spec?.template.spec?;
     policy_in(space, &mounted(&pod, "policy")?).await
 }
 
 #[tokio::test]
-async fn a_policy_that_somebody_fills_otherwise_is_put_back_or_goes_on_under_another_name() {
+async fn a_policy_with_foreign_content_is_corrected_or_continues_under_another_name() {
     let granting = r#"{"grants":[{"id":"evil"}]}"#;
     let encoded = ByteString(granting.as_bytes().to_vec());
     let filled = "x".repeat(1024 * 1024 - 200);
@@ -174,7 +174,7 @@ async fn a_policy_that_somebody_fills_otherwise_is_put_back_or_goes_on_under_ano
 }
 
 #[tokio::test]
-async fn a_policy_that_somebody_deletes_is_made_anew_though_the_server_is_suspended() {
+async fn a_deleted_policy_is_created_again_although_the_server_is_suspended() {
     let space = serving().await;
     space.edit::<McpServer>("graph", json!({"spec": {"suspend": true}})).await;
     space.condition("Programmed", "Unknown", "Suspended").await;
@@ -187,7 +187,7 @@ async fn a_policy_that_somebody_deletes_is_made_anew_though_the_server_is_suspen
 }
 
 #[tokio::test]
-async fn an_immutable_configuration_goes_on_under_another_name_and_changes_reach_the_pods() {
+async fn an_immutable_configuration_continues_under_another_name_and_changes_reach_the_pods() {
     let space = serving().await;
     freeze(&space, "graph-config").await;
     let change = json!({"spec": {"rateLimit": {"perUser": {"requests": 7, "per": "1m"}}}});
@@ -202,7 +202,7 @@ async fn an_immutable_configuration_goes_on_under_another_name_and_changes_reach
     is_told(&space, "ConfigMap graph-config-2 is mounted").await;
 }
 
-/// Replaces a child by one of the same owner that somebody else made, while the server is suspended.
+/// Replaces a child with another writer's of the same owner, while the server is suspended.
 async fn replace<K>(space: &Space, change: impl FnOnce(&mut Value))
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
@@ -228,7 +228,7 @@ where
 }
 
 #[tokio::test]
-async fn a_deployment_with_another_selector_says_what_to_delete_and_that_mends_it() {
+async fn a_deployment_with_another_selector_is_reported_with_the_deletion_that_fixes_it() {
     let space = Space::new().await;
     replace::<Deployment>(&space, |deployment| {
         let labels = json!({"app.kubernetes.io/name": "mcp-entra-server", "team": "a"});
@@ -263,7 +263,7 @@ async fn a_service_with_another_address_serves_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_child_that_is_refused_for_what_it_is_asks_for_no_deletion() {
+async fn the_message_about_a_refused_child_requests_no_deletion() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;

@@ -1,5 +1,5 @@
-//! Kinds of others that go, come back, or cannot be seen: nothing is deleted for that, all else goes on, and no restart is
-//! needed once they are there again.
+//! Tests of third-party kinds that disappear, come back, or are not visible. Nothing is deleted because of it,
+//! everything else continues, and no restart is needed after their return.
 
 use std::time::{Duration, Instant};
 
@@ -24,11 +24,11 @@ use crate::{
 const GROUP_VERSION: &str = "gateway.networking.k8s.io/v1";
 const ROUTES: &str = "httproutes.gateway.networking.k8s.io";
 
-/// Puts the group's API out of service: what it keeps stays, and nobody gets at it.
+/// Disables the group's API: its objects stay, but cannot be accessed.
 async fn out_of_service(space: &Space) {
     let services = Api::<APIService>::all(space.client.clone());
     let nowhere = json!({
-        // Else the API server would put it back by itself.
+        // Otherwise the API server would restore it.
         "metadata": {"labels": {"kube-aggregator.kubernetes.io/automanaged": null}},
         "spec": {"service": {"namespace": space.name, "name": "nowhere", "port": 443}, "insecureSkipTLSVerify": true},
     });
@@ -47,7 +47,7 @@ fn service() -> String {
     format!("{version}.{group}")
 }
 
-/// Asked of the API server's own account of it: the client would ask the group itself again and again.
+/// The state comes from the API server's own status. The client would call the group itself repeatedly.
 async fn is_in_service(space: &Space) -> bool {
     let found = Api::<APIService>::all(space.client.clone()).get_opt(&service()).await.unwrap();
     let status = found.and_then(|found| found.status).unwrap_or_default();
@@ -55,7 +55,7 @@ async fn is_in_service(space: &Space) -> bool {
     conditions.any(|condition| condition.type_ == "Available" && condition.status == "True")
 }
 
-/// Has the API server serve the version of the kind, or keep it to itself.
+/// Makes the API server serve the version of the kind, or stop serving it.
 async fn serve(space: &Space, served: bool) {
     let definitions = Api::<CustomResourceDefinition>::all(space.client.clone());
     let versions = definitions.get(ROUTES).await.unwrap().spec.versions;
@@ -72,17 +72,17 @@ fn assert_none_deleted(space: &Space, since: Marker) {
     assert_eq!(deletions.collect::<Vec<_>>(), []);
 }
 
-/// Asserts that an edit by hand of the route is put back: it is watched.
+/// Asserts that a manual edit of the route is corrected: it is watched.
 async fn is_watched(space: &Space) {
     let route = there(space, "HTTPRoute", "graph").await.data["spec"].clone();
     let elsewhere = json!([{"op": "replace", "path": "/spec/hostnames/0", "value": "evil.example"}]);
     let patch = Patch::Json::<()>(serde_json::from_value(elsewhere).unwrap());
     api(space, "HTTPRoute").patch("graph", &PatchParams::default(), &patch).await.unwrap();
-    until("the route is put back", async || there(space, "HTTPRoute", "graph").await.data["spec"] == route).await;
+    until("the route is corrected", async || there(space, "HTTPRoute", "graph").await.data["spec"] == route).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kind_that_is_lost_from_sight_for_a_moment_is_neither_pruned_nor_forgotten_and_needs_no_restart() {
+async fn a_kind_that_is_invisible_for_a_moment_is_neither_pruned_nor_forgotten_and_needs_no_restart() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
     let space = Space::on(cluster).await;
@@ -121,7 +121,7 @@ async fn a_kind_that_is_lost_from_sight_for_a_moment_is_neither_pruned_nor_forgo
     assert_none_deleted(&space, mark);
     assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
 
-    // Its objects go with a definition.
+    // The objects of a kind are deleted with its definition.
     let definitions = Api::<CustomResourceDefinition>::all(space.client.clone());
     definitions.delete(ROUTES, &DeleteParams::default()).await.unwrap();
     space.condition("Programmed", "False", "KindNotServed").await;
@@ -133,7 +133,7 @@ async fn a_kind_that_is_lost_from_sight_for_a_moment_is_neither_pruned_nor_forgo
     assert_none_deleted(&space, mark);
 }
 
-/// Lets the operator do with objects of a kind what these verbs say, and waits until it may list them or not.
+/// Grants the operator these verbs on objects of a kind, and waits for the effect on list.
 async fn may(space: &Space, plural: &str, verbs: &[&str]) {
     let roles = Api::<ClusterRole>::all(space.client.clone());
     let mut role = roles.get("mcp-entra-operator").await.unwrap();
@@ -153,11 +153,11 @@ async fn may(space: &Space, plural: &str, verbs: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kind_of_others_that_may_not_be_listed_is_told_and_holds_up_neither_the_start_nor_other_servers() {
+async fn a_third_party_kind_without_list_rights_is_reported_and_delays_neither_the_start_nor_other_servers() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
     let space = Space::on(cluster).await;
-    // Rights cannot be none at all.
+    // A rule cannot have an empty list of verbs.
     may(&space, "httproutes", &["get"]).await;
     space.apply(gateway("HTTPS")).await;
     space.apply(mk_server()).await;
@@ -170,7 +170,7 @@ async fn a_kind_of_others_that_may_not_be_listed_is_told_and_holds_up_neither_th
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     let told = ["a watch failed", "HTTPRoute", "cannot list resource \"httproutes\""];
     let is_told = |line: &str| told.iter().all(|words| line.contains(words));
-    until("it is told which watch failed", async || operator.log.text().lines().any(is_told)).await;
+    until("the failed watch is reported", async || operator.log.text().lines().any(is_told)).await;
     space.condition("Programmed", "True", "Applied").await;
     let failed = space.condition_of("routed", "Programmed", "False", "ApplyFailed").await;
     assert!(failed.message.contains("HTTPRoute routed: "), "{}", failed.message);
@@ -184,7 +184,7 @@ async fn a_kind_of_others_that_may_not_be_listed_is_told_and_holds_up_neither_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_stays_as_it_is_while_the_gateways_it_leads_from_may_not_be_listed() {
+async fn a_route_stays_while_its_gateways_cannot_be_listed() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
     let space = Space::on(cluster).await;

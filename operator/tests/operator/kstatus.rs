@@ -1,4 +1,4 @@
-//! The state that Flux and Helm, which wait by the rules of kstatus, take the objects to be in.
+//! Tests of the state that Flux and Helm, which follow the rules of kstatus, see in the objects.
 
 use std::pin::pin;
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Space, mk_mapping, mk_server, until};
 
-/// The state of an object of a custom kind by the rules of kstatus (sigs.k8s.io/cli-utils), as Flux and Helm extend them by
-/// the condition `Ready`.
+/// Returns the state of an object of a custom kind by the rules of kstatus (sigs.k8s.io/cli-utils), with the extension
+/// of Flux and Helm for the condition `Ready`.
 fn kstatus(object: &impl Serialize) -> &'static str {
     let object = serde_json::to_value(object).unwrap();
     let is = |type_: &str, status: &str| {
@@ -35,7 +35,7 @@ fn kstatus(object: &impl Serialize) -> &'static str {
     }
 }
 
-/// The objects of a kind as they appear from now on, each with the state that kstatus takes it for.
+/// Watches the objects of a kind from now on, each with its state in kstatus.
 async fn states<K>(api: Api<K>) -> impl futures::Stream<Item = (K, &'static str)>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned + 'static,
@@ -53,7 +53,7 @@ where
     })
 }
 
-/// A cluster mapping for the servers of one namespace.
+/// Returns a cluster mapping for the servers of one namespace.
 fn mk_cluster_mapping(space: &Space, servers: Value) -> Value {
     json!({
         "apiVersion": "mcp-entra.dev/v1alpha1",
@@ -83,7 +83,7 @@ async fn cluster_state(space: &Space) -> &'static str {
 }
 
 #[tokio::test]
-async fn no_kind_is_current_before_its_first_pass_and_each_is_once_it_is_ready() {
+async fn no_kind_is_current_before_its_first_reconcile_and_each_is_once_it_is_ready() {
     let space = Space::new().await;
     let servers = states(space.api::<McpServer>()).await;
     let mappings = states(space.api::<McpRoleMapping>()).await;
@@ -134,7 +134,7 @@ async fn no_kind_is_current_before_its_first_pass_and_each_is_once_it_is_ready()
 }
 
 #[tokio::test]
-async fn a_mapping_whose_named_server_is_missing_is_not_current_until_it_comes() {
+async fn a_mapping_with_a_missing_server_is_not_current_until_the_server_exists() {
     let space = Space::new().await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.apply_to_cluster(&mk_cluster_mapping(&space, json!({"names": ["graph"]}))).await;
@@ -145,7 +145,7 @@ async fn a_mapping_whose_named_server_is_missing_is_not_current_until_it_comes()
         missing.message
     );
     assert_eq!(state::<McpRoleMapping>(&space, "readers").await, "InProgress");
-    until("the cluster mapping is looked at", async || {
+    until("the cluster mapping is reconciled", async || {
         let status = space.cluster_mappings().get(&space.name).await.unwrap().status.unwrap();
         status.observed_generation == Some(1)
     })

@@ -1,4 +1,4 @@
-//! The kubelet's part: there is no node, so tests write the status of pods, and say what pods answer.
+//! Double of the kubelet: there is no node, so tests write the status of pods, and set the answers of pods.
 
 use std::{
     collections::HashMap,
@@ -26,14 +26,15 @@ use serde_json::{Value, json};
 use crate::harness::{Space, until};
 
 impl Space {
-    /// A running, ready pod of the server `graph`, beside those of its Deployment: it answers what [`FakePods`] are told.
+    /// Creates a running, ready pod of the server `graph`, beside those of its Deployment. It answers as [`FakePods`]
+    /// are set.
     pub(crate) async fn pod(&self, name: &str) -> FakePod {
         let deployment = self.get::<Deployment>("graph").await.unwrap();
         let template = deployment.spec.unwrap().template.metadata.unwrap();
         self.pod_like(name, &json!({"labels": template.labels, "annotations": template.annotations})).await
     }
 
-    /// A pod as above, but with metadata of one's own.
+    /// Creates a pod as above, with other metadata.
     pub(crate) async fn pod_like(&self, name: &str, metadata: &Value) -> FakePod {
         let mut metadata = metadata.clone();
         metadata["name"] = json!(name);
@@ -47,8 +48,8 @@ impl Space {
         self.runs(name).await
     }
 
-    /// The name of a pod that the Deployment of the server `graph` has made and for which the scheduler knew no node, bound
-    /// to one of which there is nothing but the name.
+    /// Returns the name of an unscheduled pod of the Deployment of the server `graph`, and binds it to a node that does
+    /// not exist.
     pub(crate) async fn bound_pod(&self) -> String {
         let selected = ListParams::default().labels("app.kubernetes.io/instance=graph");
         let mut found = None;
@@ -70,19 +71,19 @@ impl Space {
         name
     }
 
-    /// Writes what the kubelet would of a pod.
+    /// Writes a pod's status as a kubelet does.
     pub(crate) async fn kubelet_says(&self, pod: &str, status: Value) {
         let patch = Patch::Strategic(json!({"status": status}));
         self.api::<Pod>().patch_status(pod, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// Has a pod run, and be ready.
+    /// Makes a pod running and ready.
     pub(crate) async fn runs(&self, name: &str) -> FakePod {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         self.runs_at(name, format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed))).await
     }
 
-    /// Has a pod run at this address, and be ready.
+    /// Makes a pod running and ready at this address.
     pub(crate) async fn runs_at(&self, name: &str, address: String) -> FakePod {
         self.cluster.pods.say(&address, mk_report("none"));
         let ready = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
@@ -91,13 +92,13 @@ impl Space {
         FakePod { pods: self.cluster.pods.clone(), address, name: name.to_owned() }
     }
 
-    /// Deletes a pod, and does not wait for a kubelet to end it.
+    /// Deletes a pod, without waiting for a kubelet to end it.
     pub(crate) async fn kill(&self, pod: &str) {
         self.api::<Pod>().delete(pod, &DeleteParams::default().grace_period(0)).await.unwrap();
     }
 }
 
-/// What pods answer, by address, to the proxy that the operator polls through and to an operator without one.
+/// Answers of pods, by address, for the operator's proxy and for an operator without a proxy. The proxy contacts no pods.
 #[derive(Clone, Default)]
 pub(crate) struct FakePods(Arc<Mutex<HashMap<String, ServerStatus>>>);
 
@@ -121,7 +122,7 @@ impl FakePods {
     }
 }
 
-/// A pod that is nothing but its answers.
+/// A pod that consists only of its answers.
 pub(crate) struct FakePod {
     pods: FakePods,
     address: String,

@@ -1,4 +1,4 @@
-//! Two replicas: one works, the other takes over, and never do both.
+//! Tests of two replicas: one leads, the other takes over, and never both at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::{
     replicas::{ACCOUNTS, SYSTEM, cluster, replica, scale, until_leads},
 };
 
-/// Who wrote anything but the lease, in that order, each turn once.
+/// Returns the writers of anything except the lease, in order, each turn once.
 fn turns(cluster: &Cluster, since: Marker) -> Vec<String> {
     let writes = cluster.plane.audit().writes(since, &format!("system:serviceaccount:{SYSTEM}:*")).unwrap();
     let mut turns: Vec<String> = writes
@@ -26,7 +26,7 @@ fn turns(cluster: &Cluster, since: Marker) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_killed_is_followed_within_the_leases_time_and_both_never_write() {
+async fn another_replica_leads_within_the_leases_time_after_a_kill_and_two_never_write() {
     let (cluster, client, _turn) = cluster().await;
     let (supervisor, since) = (Supervisor::start().unwrap(), cluster.plane.audit().mark().unwrap());
     let first =
@@ -50,7 +50,7 @@ async fn a_leader_that_is_killed_is_followed_within_the_leases_time_and_both_nev
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_told_to_end_hands_over_at_once() {
+async fn a_terminated_leader_hands_over_at_once() {
     let (cluster, client, _turn) = cluster().await;
     let (supervisor, since) = (Supervisor::start().unwrap(), cluster.plane.audit().mark().unwrap());
     let first = replica(cluster, &supervisor, ACCOUNTS[0], |command| command).await;
@@ -88,7 +88,7 @@ async fn a_leader_that_cannot_renew_ends_before_another_may_lead() {
     let ended = operator.ended.await.unwrap();
     assert!(matches!(ended, Err(RunError::Lost(LeaseLost::Expired(_)))), "{ended:?}");
     let took = cut_off.elapsed();
-    assert!(took < Duration::from_secs(6), "another might have led by then: {took:?}");
+    assert!(took < Duration::from_secs(6), "another replica could lead by then: {took:?}");
 
     binding.metadata = serde_json::from_value(json!({"name": ACCOUNTS[0]})).unwrap();
     bindings.create(&Default::default(), &binding).await.unwrap();

@@ -1,12 +1,12 @@
-//! The operator on a real API server, under exactly the role that it ships with: one binary, so that its tests share
-//! one control plane and one operator. A namespace a test keeps them apart; one that disturbs the operator starts its
+//! Tests of the operator on a real API server, with exactly its shipped role. They are one binary, so that they share
+//! one control plane and one operator. Each test has its own namespace. A test that disturbs the operator starts its
 //! own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+    reason = "clippy.toml allows them in tests, but does not recognise helper functions of tests"
 )]
 
 mod adoption;

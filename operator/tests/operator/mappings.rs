@@ -1,4 +1,4 @@
-//! Role mappings: their status, and the policy that they become.
+//! Tests of role mappings: their status, and the resulting policy.
 
 use k8s_openapi::api::events::v1::Event;
 use mcp_entra_crds::{McpRoleMapping, McpServer};
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{Space, mk_mapping, mk_server, until};
 
 #[tokio::test]
-async fn a_mapping_is_accepted_once_its_server_exists_and_programmed_once_the_policy_holds_it() {
+async fn a_mapping_is_accepted_once_its_server_exists_and_programmed_once_the_policy_contains_it() {
     let space = Space::new().await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     let missing = space.mapping_condition("readers", "Accepted", "False", "ServerNotFound").await;
@@ -46,7 +46,7 @@ async fn a_changed_and_a_deleted_mapping_change_the_policy_and_a_foreign_one_doe
         policy.contains("Mcp.Writer") && !policy.contains("Mcp.Reader")
     })
     .await;
-    // No longer naming the server is a revocation, too.
+    // A mapping that no longer names the server is a revocation, too.
     space.edit::<McpRoleMapping>("readers", json!({"spec": {"servers": {"names": ["another"]}}})).await;
     until("nobody may", async || space.policy().await == r#"{"grants":[]}"#).await;
     neighbour.mapping_condition("neighbour", "Accepted", "False", "ServerNotFound").await;
@@ -65,7 +65,7 @@ async fn a_mapping_that_names_one_missing_server_still_grants_on_the_others() {
 }
 
 #[tokio::test]
-async fn a_grant_meant_for_another_app_registration_grants_nothing_and_says_so() {
+async fn a_grant_for_another_app_registration_grants_nothing_and_reports_it() {
     let space = Space::new().await;
     let server = mk_server();
     let mut pinned = mk_mapping("pinned", "Mcp.Pinned");
@@ -82,7 +82,7 @@ async fn a_grant_meant_for_another_app_registration_grants_nothing_and_says_so()
     assert!(policy.contains("Mcp.Pinned") && !policy.contains("Mcp.Foreign"), "{policy}");
     assert_eq!(space.get::<McpRoleMapping>("foreign").await.unwrap().status.unwrap().servers, 0);
 
-    // Another app registration is another server, though it has the same name.
+    // Another app registration is another server, although the name is the same.
     let client_id = "77aa0000-0000-0000-0000-000000000000";
     space.edit::<McpServer>("graph", json!({"spec": {"entra": {"clientId": client_id}}})).await;
     until("the pin decides anew", async || {
@@ -93,7 +93,7 @@ async fn a_grant_meant_for_another_app_registration_grants_nothing_and_says_so()
 }
 
 #[tokio::test]
-async fn a_mapping_that_chooses_by_labels_follows_the_labels_of_servers() {
+async fn a_mapping_with_a_selector_follows_the_labels_of_servers() {
     let space = Space::new().await;
     let mut server = mk_server();
     server["metadata"]["labels"] = json!({"team": "a"});
@@ -128,13 +128,13 @@ async fn misspelt_tools_are_named_and_the_rest_is_granted() {
 }
 
 #[tokio::test]
-async fn a_mapping_that_becomes_ready_tells_it_once_and_nothing_else() {
+async fn a_mapping_that_becomes_ready_has_exactly_one_event() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.mapping_condition("readers", "Programmed", "True", "Applied").await;
-    // Type and reason of all that is told of the mapping.
+    // Returns type and reason of all events about the mapping.
     let told = async || {
         let events = space.api::<Event>().list(&Default::default()).await.unwrap();
         let about = |event: &Event| {
@@ -142,7 +142,7 @@ async fn a_mapping_that_becomes_ready_tells_it_once_and_nothing_else() {
         };
         events.items.into_iter().filter(about).map(|event| event.reason.unwrap()).collect::<Vec<_>>()
     };
-    until("it is told", async || told().await == ["Ready"]).await;
+    until("it has an event", async || told().await == ["Ready"]).await;
     space.quiet().await;
     assert_eq!(told().await, ["Ready"]);
 }

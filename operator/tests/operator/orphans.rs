@@ -1,4 +1,5 @@
-//! Orphans, which a deletion left behind without their McpServer: they allow nothing any more, and nothing leads to them.
+//! Tests of orphans, which a deletion left without their McpServer: their rights are withdrawn, and their routes are
+//! deleted.
 
 use std::time::{Duration, Instant};
 
@@ -28,10 +29,10 @@ use crate::{
 const DENY_ALL: &str = r#"{"grants":[]}"#;
 const GRANTED: &str = r#"{"grants":["everything"]}"#;
 const REVISION: &str = "mcp-entra.dev/policy-revision";
-/// The longest time from the moment at which the operator sees an orphan.
+/// Longest time after the operator sees an orphan.
 const SECONDS: Duration = Duration::from_secs(10);
 
-/// A policy with the labels of a child of that server, and no owner.
+/// Returns a policy with the labels of a child of this server, and without an owner.
 fn mk_policy(server: &str, metadata: &Value) -> Value {
     let mut policy = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
@@ -62,7 +63,7 @@ async fn data_of(space: &Space, config_map: &str) -> Option<String> {
     space.get::<ConfigMap>(config_map).await?.data?.remove(POLICY_KEY)
 }
 
-/// Waits until a policy denies everything, and returns how long that took.
+/// Waits until a policy denies everything, and returns the elapsed time.
 async fn denied(space: &Space, config_map: &str) -> Duration {
     let began = Instant::now();
     until(&format!("{config_map} denies everything"), async || {
@@ -104,7 +105,7 @@ where
     (object.uid(), serde_json::to_value(&object).unwrap()["spec"].clone())
 }
 
-/// The rest that an orphan keeps.
+/// Returns the parts of an orphan that must stay unchanged.
 async fn kept(space: &Space) -> [(Option<String>, Value); 4] {
     [
         uid_and_spec::<Deployment>(space, "graph").await,
@@ -114,7 +115,7 @@ async fn kept(space: &Space) -> [(Option<String>, Value); 4] {
     ]
 }
 
-/// The plurals of what was written, but for the status of mappings, which lose their server.
+/// Returns the plurals of written objects, except the status of mappings, which lose their server.
 fn written(writes: &[AuditEvent]) -> Vec<&str> {
     let mut written: Vec<&str> = writes.iter().map(|write| &*write.resource).collect();
     written.retain(|resource| *resource != "mcprolemappings");
@@ -123,7 +124,7 @@ fn written(writes: &[AuditEvent]) -> Vec<&str> {
     written
 }
 
-/// A server that grants something, with a pod that enforces that and is ready, and one that is not.
+/// Creates a server with a grant, a ready pod that enforces it, and a pod that is not ready.
 async fn serving(space: &Space) -> [crate::kubelet::FakePod; 2] {
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.apply(mk_server()).await;
@@ -140,7 +141,7 @@ async fn serving(space: &Space) -> [crate::kubelet::FakePod; 2] {
 }
 
 #[tokio::test]
-async fn an_orphan_allows_nothing_any_more_and_each_pod_is_nudged_ready_or_not_until_it_enforces_that() {
+async fn an_orphan_allows_nothing_and_each_pod_is_nudged_ready_or_not_until_it_enforces_that() {
     let space = Space::new().await;
     let pods = serving(&space).await;
     let before = kept(&space).await;
@@ -164,10 +165,10 @@ async fn an_orphan_allows_nothing_any_more_and_each_pod_is_nudged_ready_or_not_u
     assert!(written(&writes).iter().all(|resource| expected.contains(resource)), "{writes:#?}");
     let mark = space.mark();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(space.writes(mark), [], "what enforces the policy is left alone");
+    assert_eq!(space.writes(mark), [], "a pod that enforces the policy is unchanged");
 }
 
-/// A cluster for the one test that stops its operator.
+/// A cluster for the only test that stops its operator.
 async fn own_cluster() -> &'static Cluster {
     static CLUSTER: Shared<Cluster> = Shared::new();
     tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap()
@@ -180,7 +181,7 @@ async fn orphaned_pods(operator: &Operator) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_orphaned_while_the_operator_was_down_is_revoked_when_it_leads_again_and_its_pods_are_counted() {
+async fn objects_orphaned_while_the_operator_was_down_are_revoked_when_it_leads_again_and_their_pods_are_counted() {
     let space = Space::on(own_cluster().await).await;
     let first = space.cluster.operator().await.unwrap();
     let [ready, unready] = serving(&space).await;
@@ -214,7 +215,7 @@ async fn what_was_orphaned_while_the_operator_was_down_is_revoked_when_it_leads_
     })
     .await;
     event(&space, "OrphanDeleted", "routed").await;
-    assert!(get(&space, "Certificate", "routed-tls").await.is_some(), "it leads nobody anywhere");
+    assert!(get(&space, "Certificate", "routed-tls").await.is_some(), "it routes no clients");
     until("both pods are nudged", async || nudged(&space, "ready").await && nudged(&space, "unready").await).await;
     until("both are counted", async || orphaned_pods(&second).await.as_deref() == Some("2")).await;
     ready.enforces(DENY_ALL);
@@ -233,7 +234,7 @@ async fn what_was_orphaned_while_the_operator_was_down_is_revoked_when_it_leads_
 }
 
 #[tokio::test]
-async fn neighbours_of_an_orphan_are_left_as_they_are() {
+async fn objects_similar_to_an_orphan_are_unchanged() {
     let space = Space::new().await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.apply(mk_server()).await;
@@ -279,7 +280,7 @@ async fn neighbours_of_an_orphan_are_left_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_policy_that_is_taken_from_a_living_server_by_hand_allows_nothing_and_again_after_an_edit() {
+async fn a_policy_without_its_owner_reference_allows_nothing_and_again_after_an_edit() {
     let space = Space::new().await;
     let [ready, _] = serving(&space).await;
     let granted = space.policy().await;
@@ -289,7 +290,7 @@ async fn a_policy_that_is_taken_from_a_living_server_by_hand_allows_nothing_and_
     until("the pod is nudged", async || nudged(&space, "ready").await).await;
     ready.enforces(DENY_ALL);
 
-    // As binary data, too, which a file shows alike.
+    // Also as binary data, which a mounted file shows the same way.
     let binary = k8s_openapi::ByteString(granted.clone().into_bytes());
     for edit in [
         json!({"data": {POLICY_KEY: granted, "other.json": GRANTED}}),
@@ -304,7 +305,7 @@ async fn a_policy_that_is_taken_from_a_living_server_by_hand_allows_nothing_and_
 }
 
 #[tokio::test]
-async fn a_route_that_is_taken_from_a_living_server_by_hand_is_deleted_and_made_anew() {
+async fn a_route_without_its_owner_reference_is_deleted_and_created_again() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -319,12 +320,12 @@ async fn a_route_that_is_taken_from_a_living_server_by_hand_is_deleted_and_made_
 }
 
 #[tokio::test]
-async fn a_policy_of_an_mcpserver_that_vanished_is_denied_after_a_while_and_a_look_at_the_api_server() {
+async fn a_policy_of_a_vanished_mcpserver_denies_everything_after_a_while_and_a_check_at_the_api_server() {
     let space = Space::new().await;
     let began = Instant::now();
     let vanished = controlled_by("McpServer", "mcp-entra.dev/v1alpha1", "lost", "00000000-0000-0000-0000-000000000001");
     let mark = space.mark();
-    // The finalizer keeps the garbage collector waiting.
+    // The finalizer makes the garbage collector wait.
     space.apply(mk_policy("lost", &json!({"ownerReferences": vanished, "finalizers": ["team.example/hold"]}))).await;
     denied(&space, "lost-policy").await;
     let took = began.elapsed();
@@ -339,7 +340,7 @@ async fn a_policy_of_an_mcpserver_that_vanished_is_denied_after_a_while_and_a_lo
 }
 
 #[tokio::test]
-async fn an_immutable_policy_of_an_orphan_is_told_of_with_what_to_delete() {
+async fn an_immutable_policy_of_an_orphan_is_reported_with_the_object_to_delete() {
     let space = Space::new().await;
     let mut frozen = mk_policy("frozen", &json!({}));
     frozen["immutable"] = json!(true);

@@ -1,4 +1,5 @@
-//! Admission that changes children on their way in: what is told of it, and what others may add.
+//! Tests of admission that changes children during writes: the reported changes, and the additions that others may
+//! make.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
@@ -10,8 +11,8 @@ use crate::harness::{Space, api_of, mk_server, until};
 const VERSION: &str = "admissionregistration.k8s.io/v1";
 
 impl Space {
-    /// Has the API server patch the namespace's objects of a kind at these operations by those steps of a JSON patch (CEL),
-    /// by a policy of whoever runs the cluster. It takes effect a moment later.
+    /// Makes the API server patch the namespace's objects of a kind at these operations with these steps of a JSON
+    /// patch (CEL), by a policy of the cluster's administrator. It takes effect a moment later.
     pub(crate) async fn mutate(&self, (group, plural): (&str, &str), operations: &[&str], steps: &[(&str, &str)]) {
         let rule =
             json!({"apiGroups": [group], "apiVersions": ["v1"], "resources": [plural], "operations": operations});
@@ -32,9 +33,9 @@ impl Space {
         .await;
     }
 
-    /// Has the API server patch the namespace's Deployments, and waits until it does.
+    /// Makes the API server patch the namespace's Deployments, and waits for the effect.
     async fn mutate_deployments(&self, operations: &[&str], steps: &[(&str, &str)]) {
-        // By the mark the test sees that the policy is in effect.
+        // The mark shows that the policy is in effect.
         let steps = [&[("/metadata/labels/mutated", "'yes'")], steps].concat();
         self.mutate(("apps", "deployments"), operations, &steps).await;
         self.until_tried(true).await;
@@ -49,7 +50,7 @@ impl Space {
         self.until_tried(false).await;
     }
 
-    /// Waits until a Deployment is changed on its way in, or is no longer.
+    /// Waits until a Deployment is changed during writes, or is not any more.
     async fn until_tried(&self, is_mutated: bool) {
         let probe: Deployment = serde_json::from_value(json!({
             "metadata": {"name": "probe", "labels": {"app": "probe"}, "annotations": {"a": "b"}},
@@ -76,7 +77,7 @@ impl Space {
 const ALWAYS: &[&str] = &["CREATE", "UPDATE"];
 
 #[tokio::test]
-async fn an_image_that_admission_rewrites_is_named_with_the_value_of_the_chart_that_ends_it() {
+async fn an_image_that_admission_rewrites_is_reported_with_the_chart_value_that_prevents_it() {
     let space = Space::new().await;
     space.mutate_deployments(ALWAYS, &[("/spec/template/spec/containers/0/image", "'mirror.example/server:1'")]).await;
     space.apply(mk_server()).await;
@@ -90,7 +91,7 @@ async fn an_image_that_admission_rewrites_is_named_with_the_value_of_the_chart_t
 }
 
 #[tokio::test]
-async fn any_other_field_that_admission_rewrites_is_named_with_the_exemption_that_ends_it() {
+async fn any_other_field_that_admission_rewrites_is_reported_with_the_exemption_that_prevents_it() {
     let space = Space::new().await;
     space.mutate_deployments(ALWAYS, &[("/spec/template/spec/terminationGracePeriodSeconds", "7")]).await;
     space.apply(mk_server()).await;
@@ -101,7 +102,7 @@ async fn any_other_field_that_admission_rewrites_is_named_with_the_exemption_tha
 }
 
 #[tokio::test]
-async fn what_admission_adds_to_a_deployment_stays_and_hinders_nothing() {
+async fn additions_of_admission_to_a_deployment_stay_and_block_nothing() {
     let space = Space::new().await;
     let additions = [
         ("/metadata/annotations/theirs", "'x'"),

@@ -1,4 +1,5 @@
-//! Hosts, paths, client ids and audiences that two servers name: the first to claim a value holds it, and nobody takes it.
+//! Tests of hosts, paths, client ids and audiences that two servers name: the first to claim a value owns it, and no
+//! other server gets it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,8 @@ use crate::harness::{Cluster, OPERATOR, Space, find, mk_server, until};
 
 const ROOT: &str = "/.well-known/oauth-protected-resource";
 
-/// Another server of the name, with the host, path and client id of its own that [`mk_server`] gives it, but for changes.
+/// Creates another server of this name. [`mk_server`] gives it its own host, path and client id, which the changes can
+/// replace.
 fn mk_other(name: &str, changes: &[(&str, Value)]) -> Value {
     let mut server = mk_server();
     server["metadata"]["name"] = json!(name);
@@ -27,19 +29,19 @@ fn mk_other(name: &str, changes: &[(&str, Value)]) -> Value {
     server
 }
 
-/// The paths that the Ingress leads to the server.
+/// Returns the paths of the Ingress to the server.
 async fn paths(space: &Space, name: &str) -> Vec<String> {
     let Some(ingress) = space.get::<Ingress>(name).await else { return Vec::new() };
     let rule = ingress.spec.unwrap().rules.unwrap().remove(0);
     rule.http.unwrap().paths.into_iter().filter_map(|path| path.path).collect()
 }
 
-/// The uid of the Ingress that leads to a server: another one means that it was deleted in between.
+/// Returns the uid of the Ingress to a server. Another uid means that it was deleted in between.
 async fn led_by(space: &Space, name: &str) -> Option<String> {
     space.get::<Ingress>(name).await.and_then(|ingress| ingress.uid())
 }
 
-/// The claims in the operator's namespace whose text has that value.
+/// Returns the claims in the operator's namespace with this value.
 async fn claims_on(space: &Space, value: &str) -> Vec<ConfigMap> {
     let claims = Api::<ConfigMap>::namespaced(space.client.clone(), "mcp-entra-system");
     let mut found = claims.list(&ListParams::default().labels("mcp-entra.dev/claim")).await.unwrap().items;
@@ -47,7 +49,7 @@ async fn claims_on(space: &Space, value: &str) -> Vec<ConfigMap> {
     found
 }
 
-/// Deletes the claims on a value, as an administrator does to settle a dispute.
+/// Deletes the claims on a value, as an administrator does to resolve a conflict.
 async fn delete_claims(space: &Space, value: &str) {
     let claims = Api::<ConfigMap>::namespaced(space.client.clone(), "mcp-entra-system");
     let found = claims_on(space, value).await;
@@ -58,7 +60,7 @@ async fn delete_claims(space: &Space, value: &str) {
 }
 
 #[tokio::test]
-async fn a_host_stays_with_the_namespace_that_claimed_it_until_it_is_freed_and_the_next_is_told_when() {
+async fn a_host_belongs_to_the_namespace_that_claimed_it_until_its_release_whose_time_the_next_one_gets() {
     let (holder, later) = (Space::new().await, Space::new().await);
     let server = mk_server();
     let host = server["spec"]["exposure"]["host"].as_str().unwrap().to_owned();
@@ -90,7 +92,7 @@ async fn a_host_stays_with_the_namespace_that_claimed_it_until_it_is_freed_and_t
     assert_eq!(paths(&holder, "graph").await, ["/mcp", &format!("{ROOT}/mcp"), ROOT]);
 
     holder.delete::<McpServer>("graph").await;
-    until("it is told when the host becomes free", async || {
+    until("the status has the time when the host becomes free", async || {
         let conditions = later.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions;
         find(&conditions, "Conflicted").is_none_or(|found| found.message.contains("it becomes free at 20"))
     })
@@ -102,7 +104,7 @@ async fn a_host_stays_with_the_namespace_that_claimed_it_until_it_is_freed_and_t
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_in_time_has_its_host_and_client_id_again() {
+async fn a_server_that_comes_back_in_time_gets_its_host_and_client_id_again() {
     let (holder, waiting) = (Space::new().await, Space::new().await);
     let server = mk_server();
     let (host, client_id) = (server["spec"]["exposure"]["host"].clone(), server["spec"]["entra"]["clientId"].clone());
@@ -123,7 +125,7 @@ async fn a_server_that_comes_back_in_time_has_its_host_and_client_id_again() {
 }
 
 #[tokio::test]
-async fn servers_of_a_namespace_share_a_host_by_path_and_its_root_leads_to_the_first() {
+async fn servers_of_a_namespace_share_a_host_by_path_and_its_root_is_routed_to_the_first() {
     let space = Space::new().await;
     let server = mk_server();
     let host = &server["spec"]["exposure"]["host"];
@@ -153,7 +155,7 @@ async fn a_client_id_is_refused_to_a_second_server_unless_both_of_one_namespace_
     space.apply(server.clone()).await;
     space.condition("Programmed", "True", "Applied").await;
     let client_id = server["spec"]["entra"]["clientId"].clone();
-    // Scopes do not separate servers: a token carries every scope that was granted.
+    // Scopes do not separate servers: a token contains every granted scope.
     let scopes = ("/spec/entra/requiredScopes", json!(["second.access"]));
     space.apply(mk_other("second", &[("/spec/entra/clientId", client_id), scopes])).await;
     let conflicted = space.condition_of("second", "Conflicted", "True", "ClientIdTaken").await;
@@ -173,7 +175,7 @@ async fn a_client_id_is_refused_to_a_second_server_unless_both_of_one_namespace_
 }
 
 #[tokio::test]
-async fn of_servers_that_are_applied_at_once_exactly_one_gets_the_host() {
+async fn exactly_one_of_concurrently_applied_servers_gets_the_host() {
     let spaces = join_all((0..4).map(|_| Space::new())).await;
     let host = mk_server()["spec"]["exposure"]["host"].clone();
     join_all(spaces.iter().map(|space| space.apply(mk_other("graph", &[("/spec/exposure/host", host.clone())])))).await;
@@ -191,11 +193,11 @@ async fn of_servers_that_are_applied_at_once_exactly_one_gets_the_host() {
     assert_eq!(reasons, BTreeMap::from([("Applied".to_owned(), 1), ("HostTaken".to_owned(), 3)]));
 }
 
-/// The states of an attacker's server, as changes of its spec.
+/// Returns the states of an attacker's server, as changes of its spec.
 const STATES: [(&str, &str); 3] =
     [("suspended", r#"{"suspend": true}"#), ("refused", r#"{"image": "evil.example/x:1"}"#), ("active", "{}")];
 
-/// The change by which an attacker names a value of a victim's in that field, and the reason that it is told.
+/// Returns the change with which an attacker uses a victim's value in this field, and the expected reason.
 fn attack(field: &str, victim: &Value) -> (Value, &'static str) {
     let (client_id, host) = (&victim["spec"]["entra"]["clientId"], &victim["spec"]["exposure"]["host"]);
     match field {
@@ -207,14 +209,14 @@ fn attack(field: &str, victim: &Value) -> (Value, &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_an_older_server_of_another_namespace_names_it_displaces_nobody() {
+async fn an_older_server_of_another_namespace_displaces_no_other_server() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
     let patient = |options: &mut mcp_entra_operator::Options| options.release_after_seconds = 600;
     let (team_b, team_a) = (Space::on(cluster).await, Space::on(cluster).await);
     let first = cluster.operator_with(patient).await.unwrap();
 
-    // The attackers are there first, with values of their own, and are parked in each state.
+    // The attackers exist first, with their own values, and each is in one of the states.
     let mut cases = Vec::new();
     for (state, parked) in STATES {
         for field in ["clientId", "audience", "uri", "host"] {
@@ -239,7 +241,7 @@ async fn whatever_an_older_server_of_another_namespace_names_it_displaces_nobody
         before.insert(name.clone(), led_by(&team_a, name).await.expect("it is exposed"));
     }
 
-    // Each names what its victim holds.
+    // Each names a value of its victim.
     for (name, _, _, change, _) in &cases {
         team_b.edit::<McpServer>(name, json!({"spec": change})).await;
     }
@@ -258,7 +260,7 @@ async fn whatever_an_older_server_of_another_namespace_names_it_displaces_nobody
     is_told().await;
     is_unmoved("named by an older server").await;
 
-    // An administrator deletes the claims: those that clients are led to claim first.
+    // An administrator deletes the claims. The servers that clients are routed to claim first.
     for (_, _, victim, ..) in &cases {
         delete_claims(&team_a, victim["spec"]["entra"]["clientId"].as_str().unwrap()).await;
         delete_claims(&team_a, victim["spec"]["exposure"]["host"].as_str().unwrap()).await;
@@ -282,7 +284,7 @@ async fn whatever_an_older_server_of_another_namespace_names_it_displaces_nobody
     is_told().await;
     is_unmoved("another leader").await;
 
-    // And another, with all claims there: nothing is written.
+    // And another, with all claims: nothing is written.
     second.shutdown.cancel();
     second.ended.await.unwrap().unwrap();
     let mark = cluster.plane.audit().mark().unwrap();
@@ -302,7 +304,7 @@ async fn whatever_an_older_server_of_another_namespace_names_it_displaces_nobody
 }
 
 #[tokio::test]
-async fn a_suspended_server_claims_nothing_and_one_that_held_its_values_keeps_them() {
+async fn a_suspended_server_claims_nothing_and_keeps_the_values_that_it_owned() {
     let (parked, other) = (Space::new().await, Space::new().await);
     let server = mk_server();
     let host = server["spec"]["exposure"]["host"].clone();
@@ -324,18 +326,18 @@ async fn a_suspended_server_claims_nothing_and_one_that_held_its_values_keeps_th
 }
 
 #[tokio::test]
-async fn a_host_is_not_free_while_something_of_its_last_server_still_leads_clients_from_it() {
+async fn a_host_is_not_free_while_a_route_of_its_last_server_exists() {
     let (gone, next) = (Space::new().await, Space::new().await);
     let server = mk_server();
     gone.apply(server.clone()).await;
     gone.condition("Programmed", "True", "Applied").await;
-    // Garbage collection is held up: the Ingress outlives its server.
+    // Garbage collection is delayed: the Ingress outlives its server.
     gone.edit::<Ingress>("graph", json!({"metadata": {"finalizers": ["team.example/hold"]}})).await;
     next.apply(mk_other("graph", &[("/spec/exposure/host", server["spec"]["exposure"]["host"].clone())])).await;
     next.condition("Conflicted", "True", "HostTaken").await;
     gone.delete::<McpServer>("graph").await;
     until("the server is gone", async || gone.get::<McpServer>("graph").await.is_none()).await;
-    // Far longer than the grace period of this operator; a wait is what is being tested here.
+    // Far longer than the grace period of this operator. The wait itself is tested here.
     tokio::time::sleep(std::time::Duration::from_secs(15)).await;
     assert!(gone.get::<Ingress>("graph").await.is_some());
     let conflicted = next.condition("Conflicted", "True", "HostTaken").await;
@@ -345,7 +347,7 @@ async fn a_host_is_not_free_while_something_of_its_last_server_still_leads_clien
 }
 
 #[tokio::test]
-async fn a_claim_that_somebody_garbled_gives_its_value_to_nobody_until_it_is_deleted() {
+async fn a_corrupted_claim_blocks_its_value_until_it_is_deleted() {
     let (one, two) = (Space::new().await, Space::new().await);
     let server = mk_server();
     let host = server["spec"]["exposure"]["host"].as_str().unwrap().to_owned();
@@ -359,9 +361,9 @@ async fn a_claim_that_somebody_garbled_gives_its_value_to_nobody_until_it_is_del
     two.apply(mk_other("graph", &[("/spec/exposure/host", json!(host))])).await;
     two.condition("Programmed", "False", "OwnershipPending").await;
     one.condition("Programmed", "False", "OwnershipPending").await;
-    // Longer than a server waits for one that never held the value.
+    // Longer than a server waits for one that never owned the value.
     tokio::time::sleep(std::time::Duration::from_secs(35)).await;
-    assert_eq!(led_by(&one, "graph").await, before, "what it holds is not taken from it");
+    assert_eq!(led_by(&one, "graph").await, before, "it keeps the values that it owns");
     assert!(led_by(&two, "graph").await.is_none());
     claims.delete(&claim, &DeleteParams::default()).await.unwrap();
     one.condition("Programmed", "True", "Applied").await;
@@ -370,7 +372,7 @@ async fn a_claim_that_somebody_garbled_gives_its_value_to_nobody_until_it_is_del
 }
 
 #[tokio::test]
-async fn a_host_without_a_claim_waits_for_an_orphans_route_to_go_and_not_for_ever() {
+async fn a_host_without_a_claim_waits_for_the_end_of_an_orphans_route_and_not_forever() {
     let space = Space::new().await;
     let server = mk_server();
     let host = server["spec"]["exposure"]["host"].as_str().unwrap();
@@ -380,7 +382,7 @@ async fn a_host_without_a_claim_waits_for_an_orphans_route_to_go_and_not_for_eve
     space
         .apply(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-            // Nobody removes the finalizer, so it stays though the operator deletes it.
+            // The finalizer is never removed, so the object stays although the operator deletes it.
             "metadata": {"name": "left", "labels": labels, "finalizers": ["team.example/hold"],
                          "annotations": {"mcp-entra.dev/exposes": format!("{host}/mcp")}},
             "spec": {"defaultBackend": backend},
@@ -391,13 +393,13 @@ async fn a_host_without_a_claim_waits_for_an_orphans_route_to_go_and_not_for_eve
     space.apply(server.clone()).await;
     space.condition("Programmed", "False", "OwnershipPending").await;
     assert!(claims_on(&space, host).await.is_empty());
-    // After half a minute whoever names the host has it: routes of that kind can be anybody's.
+    // After half a minute the next server gets the host: a route of that kind can belong to anyone.
     space.condition("Programmed", "True", "Applied").await;
     space.edit::<Ingress>("left", json!({"metadata": {"finalizers": null}})).await;
 }
 
 #[tokio::test]
-async fn a_suspended_server_that_serves_keeps_its_client_id_though_the_claim_is_lost() {
+async fn a_suspended_server_that_serves_keeps_its_client_id_although_the_claim_is_lost() {
     let space = Space::new().await;
     let other = Space::new().await;
     let server = mk_server();
@@ -419,5 +421,5 @@ async fn a_suspended_server_that_serves_keeps_its_client_id_though_the_claim_is_
     })
     .await;
     other.condition_of("thief", "Conflicted", "True", "ClientIdTaken").await;
-    assert_eq!(led_by(&space, "graph").await, Some(led), "clients were led to it all the time");
+    assert_eq!(led_by(&space, "graph").await, Some(led), "clients were routed to it all the time");
 }

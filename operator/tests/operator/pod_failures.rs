@@ -1,4 +1,4 @@
-//! Pods that do not come up, or are gone: told in words that help, and Ready is False while it is so.
+//! Tests of pods that do not start, or are missing: the message helps, and Ready is False meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{Space, find, mk_server, until};
 
-/// Longest time until it is told that a server no longer serves.
+/// Longest time until the status reports that a server no longer serves.
 const SECONDS: Duration = Duration::from_secs(10);
 
-/// A server that is told of as Ready as soon as its pods are.
+/// A server that becomes Ready as soon as its pods are.
 fn mk_hidden() -> Value {
     let mut server = mk_server();
     server["spec"].as_object_mut().unwrap().remove("exposure");
     server
 }
 
-/// Why there are no pods, once both Available and Ready say so.
+/// Waits until Available and Ready report the missing pods, and returns the message.
 async fn trouble(space: &Space, reason: &str) -> Condition {
     let available = space.condition("Available", "False", reason).await;
     let ready = space.condition("Ready", "False", reason).await;
@@ -27,7 +27,7 @@ async fn trouble(space: &Space, reason: &str) -> Condition {
     available
 }
 
-/// Has a pod that the Deployment made run, be ready, and say that all is well; and waits until the server is Ready.
+/// Makes a pod of the Deployment running, ready and healthy, and waits until the server is Ready.
 async fn made_ready(space: &Space) -> String {
     let pod = space.bound_pod().await;
     space.runs(&pod).await.enforces(&space.policy().await);
@@ -35,7 +35,7 @@ async fn made_ready(space: &Space) -> String {
     pod
 }
 
-/// The status of a pod whose one container is in that state, as a kubelet writes it.
+/// Returns the status of a pod whose only container is in this state, as a kubelet writes it.
 fn not_ready(state: &Value, last_state: &Value) -> Value {
     let unready = |type_: &str| {
         json!({"type": type_, "status": "False", "reason": "ContainersNotReady",
@@ -56,7 +56,7 @@ fn waiting(reason: &str, message: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_pulled_is_named_and_told_once_however_often_it_is_tried() {
+async fn an_image_that_cannot_be_pulled_is_named_and_reported_once_for_any_number_of_attempts() {
     let space = Space::new().await;
     space.apply(mk_hidden()).await;
     let pod = space.bound_pod().await;
@@ -80,7 +80,7 @@ async fn an_image_that_cannot_be_pulled_is_named_and_told_once_however_often_it_
 }
 
 #[tokio::test]
-async fn a_crash_is_told_with_the_last_line_that_the_server_said() {
+async fn a_crash_is_reported_with_the_last_line_of_the_server() {
     let space = Space::new().await;
     space.apply(mk_hidden()).await;
     let pod = space.bound_pod().await;
@@ -104,7 +104,7 @@ async fn a_crash_is_told_with_the_last_line_that_the_server_said() {
 }
 
 #[tokio::test]
-async fn pods_that_pod_security_refuses_are_told_of_with_the_field_that_adds_what_it_refuses() {
+async fn pods_that_pod_security_refuses_are_reported_with_the_field_that_causes_it() {
     let space = Space::new().await;
     space.label("pod-security.kubernetes.io/enforce", Some("restricted")).await;
     let mut server = mk_hidden();
@@ -119,7 +119,7 @@ async fn pods_that_pod_security_refuses_are_told_of_with_the_field_that_adds_wha
     made_ready(&space).await;
 }
 
-/// Waits until no pod can be created in the namespace, for that reason.
+/// Waits until pods cannot be created in the namespace, for this reason.
 async fn none_is_created(space: &Space, why: &str) {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "tried"}, "spec": {"containers": [{"name": "tried", "image": "x"}]},
@@ -134,7 +134,7 @@ async fn none_is_created(space: &Space, why: &str) {
 }
 
 #[tokio::test]
-async fn pods_that_an_admission_policy_refuses_are_told_of_with_its_own_words() {
+async fn pods_that_an_admission_policy_refuses_are_reported_with_its_message() {
     let space = Space::new().await;
     space.refuse("", "pods", "false", "ask the night watch").await;
     none_is_created(&space, "ask the night watch").await;
@@ -147,7 +147,7 @@ async fn pods_that_an_admission_policy_refuses_are_told_of_with_its_own_words() 
 }
 
 #[tokio::test]
-async fn pods_that_wait_for_a_webhook_that_is_down_are_told_of_as_refused_at_admission() {
+async fn pods_that_wait_for_an_unavailable_webhook_are_reported_as_refused_at_admission() {
     let space = Space::new().await;
     let down = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let name = format!("{}.down.example", space.name);
@@ -170,7 +170,7 @@ async fn pods_that_wait_for_a_webhook_that_is_down_are_told_of_as_refused_at_adm
 }
 
 #[tokio::test]
-async fn a_server_whose_pods_are_gone_is_not_ready_within_seconds_and_is_again_once_there_are_others() {
+async fn a_server_without_pods_becomes_unready_within_seconds_and_ready_again_with_new_ones() {
     let space = Space::new().await;
     space.apply(mk_hidden()).await;
     let first = made_ready(&space).await;
@@ -185,12 +185,12 @@ async fn a_server_whose_pods_are_gone_is_not_ready_within_seconds_and_is_again_o
 }
 
 #[tokio::test]
-async fn a_server_whose_pods_are_no_longer_ready_is_not_ready_within_seconds() {
+async fn a_server_with_unready_pods_becomes_unready_within_seconds() {
     let space = Space::new().await;
     space.apply(mk_hidden()).await;
     let pod = made_ready(&space).await;
     let start = Instant::now();
-    // What is written of pods on a node that no longer answers.
+    // Status of pods on a node that no longer answers.
     let lost = json!({"conditions": [{"type": "Ready", "status": "False", "reason": "NodeNotReady"}]});
     space.kubelet_says(&pod, lost).await;
     trouble(&space, "Progressing").await;

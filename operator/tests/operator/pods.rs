@@ -1,4 +1,4 @@
-//! What pods say, and how they are nudged.
+//! Tests of pods' reports, and of nudges.
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
@@ -63,7 +63,7 @@ async fn a_pod_with_an_old_policy_is_nudged_with_new_values_until_it_enforces_th
     space.quiet().await;
     let mark = space.mark();
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    assert_eq!(space.writes(mark), [], "a pod that enforces the policy is left alone");
+    assert_eq!(space.writes(mark), [], "a pod that enforces the policy is unchanged");
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_policy_that_arrives_within_the_grace_changes_no_condition() {
 }
 
 #[tokio::test]
-async fn an_unreadable_policy_is_told_with_the_pods_own_words() {
+async fn an_unreadable_policy_is_reported_with_the_pods_message() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -103,7 +103,7 @@ async fn an_unreadable_policy_is_told_with_the_pods_own_words() {
 }
 
 #[tokio::test]
-async fn a_pod_that_merely_carries_the_labels_is_neither_believed_nor_nudged() {
+async fn a_pod_that_only_has_the_labels_is_neither_trusted_nor_nudged() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -119,7 +119,7 @@ async fn a_pod_that_merely_carries_the_labels_is_neither_believed_nor_nudged() {
 }
 
 #[tokio::test]
-async fn a_pod_of_an_older_configuration_does_not_vouch_for_the_newest() {
+async fn a_pod_with_an_older_configuration_does_not_count_for_the_newest() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -134,7 +134,7 @@ async fn a_pod_of_an_older_configuration_does_not_vouch_for_the_newest() {
 }
 
 #[tokio::test]
-async fn whatever_a_pod_says_its_servers_status_follows() {
+async fn the_servers_status_follows_any_report_of_a_pod() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -144,7 +144,7 @@ async fn whatever_a_pod_says_its_servers_status_follows() {
     pod.says(|report| good = Some(serde_json::to_value(&*report).unwrap()));
     let mut good = good.unwrap();
     good["graph"]["missingPermissions"] = json!(["User.Read"]);
-    // Members that are absent in a good report.
+    // Members that are absent in a healthy report.
     for pointer in ["/policy/error", "/federation/message", "/federation/lastProbe", "/keys/error"] {
         *good.pointer_mut(pointer).unwrap() = json!("fine");
     }
@@ -176,7 +176,7 @@ async fn whatever_a_pod_says_its_servers_status_follows() {
 }
 
 #[tokio::test]
-async fn a_ready_server_is_ready_no_longer_when_its_pod_reports_a_failure_of_any_length() {
+async fn a_ready_server_becomes_unready_when_its_pod_reports_a_failure_of_any_length() {
     let space = Space::new().await;
     let mut server = mk_server();
     server["spec"].as_object_mut().unwrap().remove("exposure");
@@ -193,7 +193,7 @@ async fn a_ready_server_is_ready_no_longer_when_its_pod_reports_a_failure_of_any
     space.condition("Ready", "False", "ExchangeFailed").await;
 }
 
-/// Where in a document there are texts.
+/// Returns the places of texts in a document.
 fn strings(value: &serde_json::Value, at: &str) -> Vec<String> {
     match value {
         serde_json::Value::String(_) => vec![at.to_owned()],

@@ -1,4 +1,4 @@
-//! The operator as a process: its endpoints, its end, its start over what is already there.
+//! Tests of the operator as a process: its endpoints, its end, and a start with existing objects.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::{Cluster, OPERATOR, find, mk_server, status_of, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_nothing_new() {
+async fn a_restarted_operator_is_ready_after_it_has_synced_and_writes_nothing_new() {
     let cluster = Cluster::start().await.unwrap();
     let servers = Api::<McpServer>::namespaced(cluster.plane.client().unwrap(), "default");
     servers.patch("graph", &PatchParams::apply("kubectl"), &Patch::Apply(mk_server())).await.unwrap();
@@ -23,9 +23,9 @@ async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_no
     until("the server is programmed", async || {
         let status = servers.get("graph").await.unwrap().status.unwrap_or_default();
         find(&status.conditions, "Programmed").is_some_and(|condition| condition.status == "True")
-            // The last word while there is no node: what comes before it would be a change to write of its own.
+            // The last status without a node. Another write would follow an earlier one.
             && find(&status.conditions, "Available").is_some_and(|condition| condition.reason == "Unschedulable")
-            // Told a moment later than the condition, since it is no news.
+            // Published a moment after the condition, since it is no change.
             && status.replicas == 1
     })
     .await;
@@ -56,7 +56,7 @@ async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_no
     let mark = cluster.plane.audit().mark().unwrap();
     let second = cluster.operator().await.unwrap();
     until("the second operator is ready", async || status_of(&second.url, "/readyz").await == Some(200)).await;
-    // Time for several passes over what is there; a wait is what is being tested here.
+    // Time for several reconciles. The wait itself is tested here.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let mut writes = cluster.plane.audit().writes(mark, OPERATOR).unwrap();
     writes.retain(|write| write.resource != "leases");

@@ -1,4 +1,4 @@
-//! What is no longer asked for is deleted last, and only once everything else is as built.
+//! Tests that unneeded children are deleted last, after everything else is applied.
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -21,7 +21,7 @@ use crate::{
     harness::{Space, mk_server, until},
 };
 
-/// Children that [`less`] no longer asks for.
+/// Children that [`less`] does not need any more.
 async fn unwanted(space: &Space) -> [bool; 4] {
     async fn is_there<K>(space: &Space) -> bool
     where
@@ -47,7 +47,7 @@ fn more() -> Value {
     server
 }
 
-/// Other pods, under another account, with fewer safeguards, and another way in.
+/// Returns a server with other pods, under another account, with fewer safeguards, and another exposure.
 fn less() -> Value {
     json!({"spec": {
         "replicas": 1, "networkPolicy": null, "entra": {"federation": {"serviceAccountName": "shared"}},
@@ -57,7 +57,7 @@ fn less() -> Value {
 }
 
 #[tokio::test]
-async fn while_a_child_cannot_be_applied_nothing_is_pruned_and_then_all_of_it_last() {
+async fn nothing_is_pruned_while_a_child_cannot_be_applied_and_pruning_is_last() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     space.apply(more()).await;
@@ -88,7 +88,7 @@ async fn while_a_child_cannot_be_applied_nothing_is_pruned_and_then_all_of_it_la
 
     let mark = space.mark();
     space.refuse_no_longer("deployments").await;
-    until("what is not asked for is gone", async || unwanted(&space).await == [false; 4]).await;
+    until("the unneeded children are deleted", async || unwanted(&space).await == [false; 4]).await;
     space.condition("Programmed", "True", "Applied").await;
     let is_child = |resource: &str| !matches!(resource, "mcpservers" | "events" | "pods");
     let writes: Vec<_> = space

@@ -1,4 +1,4 @@
-//! What is not accepted: told, left as it is, and yet never a reason to freeze a revocation.
+//! Tests of refused specs: reported, left as they are, and never a reason to delay a revocation.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -60,7 +60,7 @@ async fn a_spec_that_is_not_accepted_leaves_the_children_but_not_the_policy() {
 }
 
 #[tokio::test]
-async fn endpoints_are_used_only_as_far_as_the_operator_allows() {
+async fn endpoints_are_used_only_if_the_operator_allows_them() {
     let space = Space::new().await;
     let mut server = mk_server();
     server["spec"]["entra"]["endpoints"] = json!({"authority": "https://login.evil", "graph": "https://graph.example"});
@@ -76,7 +76,7 @@ async fn endpoints_are_used_only_as_far_as_the_operator_allows() {
 }
 
 #[tokio::test]
-async fn what_the_api_server_refuses_is_told_tried_ever_more_slowly_and_then_works() {
+async fn a_child_that_the_api_server_refuses_is_reported_and_retried_with_back_off_until_it_works() {
     let space = Space::new().await;
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
                        "spec": {"hard": {"services": "0"}}});
@@ -103,7 +103,7 @@ async fn what_the_api_server_refuses_is_told_tried_ever_more_slowly_and_then_wor
 }
 
 #[tokio::test]
-async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_says_that_it_is_being_deleted() {
+async fn revocations_reach_a_terminating_server_whose_status_reports_its_deletion() {
     let space = Space::new().await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.apply(mk_server()).await;
@@ -128,13 +128,13 @@ async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_says_that_
     pod.enforces(&space.policy().await);
     space.delete::<ConfigMap>("graph-policy").await;
     space.apply(mk_mapping("late", "Mcp.Late")).await;
-    // Its pod serves on, and would go on enforcing what somebody has deleted.
+    // Its pod still serves, and would enforce a deleted mapping.
     until("there is a policy again", async || {
         let policy = space.get::<ConfigMap>("graph-policy").await;
         policy.is_some_and(|policy| policy.data.unwrap()["policy.json"].contains("Mcp.Late"))
     })
     .await;
-    assert!(space.get::<ConfigMap>("graph-config").await.is_none(), "nothing else is made for it");
+    assert!(space.get::<ConfigMap>("graph-config").await.is_none(), "nothing else is created for it");
     let deleting = space.condition("Programmed", "False", "Deleting").await;
     assert!(deleting.message.ends_with("team.example/hold"), "{}", deleting.message);
     space.condition("Ready", "False", "Deleting").await;
@@ -143,7 +143,7 @@ async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_says_that_
 }
 
 #[tokio::test]
-async fn pods_that_a_quota_refuses_are_told_of_as_such() {
+async fn pods_that_a_quota_refuses_are_reported_as_such() {
     let space = Space::new().await;
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
     space.apply(quota).await;
@@ -155,7 +155,7 @@ async fn pods_that_a_quota_refuses_are_told_of_as_such() {
 }
 
 #[tokio::test]
-async fn clients_are_led_from_hosts_that_the_operator_allows_and_not_from_their_neighbours() {
+async fn only_hosts_that_the_operator_allows_are_routed_and_not_similar_ones() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -178,7 +178,7 @@ async fn clients_are_led_from_hosts_that_the_operator_allows_and_not_from_their_
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_written_keeps_no_host_exposed_and_no_claim_from_being_made() {
+async fn a_policy_that_cannot_be_written_delays_neither_the_end_of_an_exposure_nor_a_claim() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -209,13 +209,13 @@ async fn a_policy_that_cannot_be_written_keeps_no_host_exposed_and_no_claim_from
 }
 
 #[tokio::test]
-async fn a_status_that_is_refused_is_told_of_in_an_event_and_written_once_it_can_be() {
+async fn a_refused_status_is_reported_in_an_event_and_written_later() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
     space.refuse("mcp-entra.dev", "mcpservers/status", "false", "nobody says anything").await;
     let mut replicas = 1;
-    until("it is told that the status cannot be written", async || {
+    until("an event reports that the status cannot be written", async || {
         replicas += 1;
         space.edit::<McpServer>("graph", json!({"spec": {"replicas": replicas % 50}})).await;
         let events = space.api::<Event>().list(&Default::default()).await.unwrap();
@@ -236,7 +236,7 @@ async fn a_status_that_is_refused_is_told_of_in_an_event_and_written_once_it_can
 }
 
 #[tokio::test]
-async fn pods_have_a_priority_that_the_operator_allows_and_not_its_neighbours() {
+async fn pods_may_only_have_a_priority_that_the_operator_allows() {
     let space = Space::new().await;
     for (name, value) in [("team", 1000), ("team-2", 1001)] {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",

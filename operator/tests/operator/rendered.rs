@@ -1,4 +1,4 @@
-//! `render` says offline what the operator applies: for the same manifests, every field of every child.
+//! Tests that `render` prints offline what the operator applies: for the same manifests, every field of every child.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::{
 
 const MANAGER: &str = "mcp-entra-operator";
 
-/// A server with a backend for each transport.
+/// Returns a server with a backend for each transport.
 fn backends() -> [Value; 2] {
     let secret = |name: &str| json!({"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "key"}}});
     let (mut stdio, mut http) = (mk_backend(), mk_backend());
@@ -38,7 +38,7 @@ fn backends() -> [Value; 2] {
     [stdio, http]
 }
 
-/// Servers that have every child between them, and what they refer to.
+/// Returns servers that have every child between them, and the objects that they refer to.
 fn manifests(space: &Space) -> Vec<Value> {
     let mut routed = by_own_listener();
     json_patch::merge(
@@ -70,7 +70,7 @@ fn manifests(space: &Space) -> Vec<Value> {
     vec![bundle, mk_mapping("readers", "Mcp.Reader"), guardrail, graph, routed, stdio, http]
 }
 
-/// All of an object that whoever applies it decides about, and which of it the operator does.
+/// Returns the part of an object that its author decides about, and the operator's part of it.
 fn applied(object: DynamicObject) -> Value {
     let is_ours = |entry: &&ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply")
@@ -83,7 +83,7 @@ fn applied(object: DynamicObject) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_rendered_for_a_manifest_is_what_is_applied_for_it_field_by_field() {
+async fn the_rendered_objects_of_a_manifest_match_the_applied_ones_field_by_field() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;
     let mark = space.mark();
@@ -120,7 +120,7 @@ async fn what_is_rendered_for_a_manifest_is_what_is_applied_for_it_field_by_fiel
         let object: DynamicObject = serde_json::from_value(document.clone()).unwrap();
         let (api, plural) = api_of(&space.client, &object).await.unwrap();
         let live = applied(api.get(&object.name_any()).await.unwrap());
-        // Applied once more, it is what it was, and the operator's are the same fields.
+        // After another apply, it is unchanged, and the operator's fields are the same.
         let again = PatchParams::apply(MANAGER).force().dry_run();
         let rendered = applied(api.patch(&object.name_any(), &again, &Patch::Apply(&document)).await.unwrap());
         let name = format!("{plural} {}", object.name_any());

@@ -1,5 +1,5 @@
-//! Operators as processes, each under an account of its own with the same rights, so that the audit log tells who wrote
-//! what. They share a cluster, and tests take turns: there is one lease.
+//! Tests of operators as processes, each under its own account with the same rights, so that the audit log shows the
+//! writer. They share a cluster, and run one after another: there is one lease.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ use crate::harness::{Cluster, apply, find, mk_server, status_of, until};
 pub(crate) const SYSTEM: &str = "mcp-entra-system";
 pub(crate) const ACCOUNTS: [&str; 2] = ["mcp-entra-operator", "second-operator"];
 
-/// A cluster for these tests, which take turns: there is one lease.
+/// Cluster for these tests, which run one after another: there is one lease.
 pub(crate) async fn cluster() -> (&'static Cluster, Client, MutexGuard<'static, ()>) {
     static CLUSTER: Shared<Cluster> = Shared::new();
     static TURN: Mutex<()> = Mutex::const_new(());
@@ -36,7 +36,7 @@ pub(crate) async fn cluster() -> (&'static Cluster, Client, MutexGuard<'static, 
     (cluster, cluster.plane.client().unwrap(), turn)
 }
 
-/// Gives an account of its own the rights that the operator ships with.
+/// Grants the operator's shipped rights to a new account.
 async fn share_rights(client: &Client, account: &str) -> anyhow::Result<()> {
     for mut object in chart::rights(&Supervisor::start()?, &[]).await? {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
@@ -57,7 +57,7 @@ pub(crate) struct Replica {
     pub(crate) log: PathBuf,
 }
 
-/// Starts the program, under that account and name.
+/// Starts the program, under this account and name.
 pub(crate) async fn replica(
     cluster: &Cluster,
     supervisor: &Supervisor,
@@ -95,7 +95,7 @@ impl Replica {
     }
 }
 
-/// Applies a server, or changes it, and waits until an operator has taken notice.
+/// Applies a server, or changes it, and waits until an operator has reconciled it.
 pub(crate) async fn scale(client: &Client, name: &str, replicas: i32) {
     let servers = Api::<McpServer>::namespaced(client.clone(), "default");
     let mut server = mk_server();

@@ -1,5 +1,5 @@
-//! The rights that the operator ships with: enough for all that it does, and none of them idle. What it can do is
-//! exercised here, and the audit log tells with which rights; the list of those is read from what the chart renders.
+//! Tests of the shipped rights: they are enough, and none is unused. Every feature of the operator is used here, and
+//! the audit log shows the needed rights. The chart renders the list of rights.
 
 use std::collections::BTreeSet;
 
@@ -24,10 +24,10 @@ use crate::harness::{
     Cluster, OPERATOR, Operator, Space, apply, cluster, find, mk_mapping, mk_server, until, until_or,
 };
 
-/// What is granted or used: API group, resource with subresource, verb.
+/// Granted or used right: API group, resource with subresource, verb.
 type Right = (String, String, String);
 
-/// Children of both servers here that have to be looked at again when somebody edits them.
+/// Children of both servers here that are read again after an edit.
 const CHILDREN: &[(&str, &str, &str)] = &[
     ("", "serviceaccounts", "graph"),
     ("", "configmaps", "graph-config"),
@@ -43,13 +43,13 @@ const CHILDREN: &[(&str, &str, &str)] = &[
     ("cert-manager.io", "certificates", "routed-tls"),
 ];
 
-/// Rights that nothing but admission looks at (OwnerReferencesPermissionEnforcement): without them nothing can be adopted, and
-/// this test meets a 403.
+/// Rights that only admission checks (OwnerReferencesPermissionEnforcement). Without them adoption fails, and this test
+/// gets a 403.
 fn only_admission_sees((_, resource, verb): &Right) -> bool {
     verb == "delete" && matches!(resource.as_str(), "configmaps" | "services" | "deployments")
 }
 
-/// Everything that the chart's roles grant where these namespaces are watched; none: all.
+/// Returns everything that the chart's roles grant for these watched namespaces. No namespace means all.
 async fn granted(watched: &[String]) -> BTreeSet<Right> {
     let mut granted = BTreeSet::new();
     for document in chart::rights(&Supervisor::start().unwrap(), watched).await.unwrap() {
@@ -65,7 +65,7 @@ async fn granted(watched: &[String]) -> BTreeSet<Right> {
     granted
 }
 
-/// The rights that a request took. Server-side apply of an object that is not there takes two.
+/// Returns the rights for a request. Server-side apply of a missing object needs two.
 fn used(request: &AuditEvent) -> Vec<Right> {
     let resource = match &request.subresource {
         Some(subresource) => format!("{}/{subresource}", request.resource),
@@ -79,7 +79,7 @@ fn used(request: &AuditEvent) -> Vec<Right> {
 }
 
 #[tokio::test]
-async fn every_role_lets_secrets_be_made_and_not_read_and_says_nothing_of_tokens_or_of_everything() {
+async fn every_role_may_create_secrets_but_not_read_them_and_has_no_rights_on_tokens_and_no_wildcards() {
     for right in granted(&[]).await.union(&granted(&["one".to_owned()]).await) {
         let (group, resource, verb) = right;
         assert!(!resource.starts_with("secrets") || verb == "create", "{right:?}");
@@ -89,7 +89,7 @@ async fn every_role_lets_secrets_be_made_and_not_read_and_says_nothing_of_tokens
 }
 
 #[tokio::test]
-async fn in_namespaces_of_its_own_the_operator_may_do_the_same_but_tell_of_cluster_mappings() {
+async fn in_watched_namespaces_the_operator_has_the_same_rights_except_events_of_cluster_mappings() {
     let (everywhere, namespaced) = (granted(&[]).await, granted(&["one".to_owned()]).await);
     let status = ["mcp-entra.dev", "clustermcprolemappings/status", "patch"].map(str::to_owned);
     assert_eq!(everywhere.difference(&namespaced).collect::<Vec<_>>(), [&status.into()]);
@@ -97,7 +97,7 @@ async fn in_namespaces_of_its_own_the_operator_may_do_the_same_but_tell_of_clust
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_uses_every_right_that_it_ships_with_and_lacks_none() {
+async fn the_operator_uses_every_shipped_right_and_lacks_none() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let start = || CLUSTER.get_or_start(Cluster::start).unwrap();
     let cluster = tokio::task::spawn_blocking(start).await.unwrap();
@@ -108,7 +108,7 @@ async fn the_operator_uses_every_right_that_it_ships_with_and_lacks_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_namespaces_that_it_watches_the_operator_does_all_and_others_it_never_touches() {
+async fn the_operator_does_everything_in_the_watched_namespaces_and_nothing_in_others() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let start = || CLUSTER.get_or_start(async || Cluster::start_watching(&["default".to_owned()]).await).unwrap();
     let cluster = tokio::task::spawn_blocking(start).await.unwrap();
@@ -130,7 +130,7 @@ async fn in_the_namespaces_that_it_watches_the_operator_does_all_and_others_it_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_missing_and_what_gives_it() {
+async fn an_operator_that_cannot_see_every_deny_refuses_to_start_and_names_the_missing_right_and_its_role() {
     let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
     let client = cluster.plane.client().unwrap();
     let group = "rbac.authorization.k8s.io";
@@ -152,8 +152,8 @@ async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_
             let namespaces = namespaces.iter().copied().map(str::to_owned).collect();
             cluster.operator_by(&kubeconfig, |options| options.watch_namespaces = namespaces)
         };
-        // Rights that were just given are known a moment later.
-        until(&format!("{account} is told that it may not {missing}"), async || {
+        // New rights are effective a moment later.
+        until(&format!("{account} reports that it lacks {missing}"), async || {
             let error = start(&["default"]).await.unwrap().ended.await.unwrap().unwrap_err().to_string();
             error.contains(&format!("may not {missing} clustermcprolemappings.mcp-entra.dev"))
         })
@@ -163,7 +163,7 @@ async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_
     }
 }
 
-/// Every right that the chart grants was used since then, and none was missed.
+/// Asserts that every right of the chart was used since then, and none was missing.
 async fn rights_fit(cluster: &Cluster, begin: Marker, watched: &[String]) {
     let granted = granted(watched).await;
     let requests = || cluster.plane.audit().requests(begin, OPERATOR).unwrap();
@@ -172,15 +172,15 @@ async fn rights_fit(cluster: &Cluster, begin: Marker, watched: &[String]) {
         let idle = granted.iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
         idle.cloned().collect::<BTreeSet<_>>()
     };
-    // The ends of watches take a moment to be logged.
+    // The ends of watches are logged with a delay.
     let all_used = until_or(|| format!("every right is used, but {:?}", idle()), async || idle().is_empty()).await;
     all_used.unwrap_or_else(|what| panic!("{what}"));
     let refused: Vec<_> = requests().into_iter().filter(|request| request.code == 403).collect();
-    assert_eq!(refused, [], "what the operator does, it has to be allowed");
+    assert_eq!(refused, [], "the operator needs these rights");
     assert!(requests().iter().all(|request| request.resource != "secrets" || request.verb == "create"));
 }
 
-/// All that the operator does, in two namespaces, while it watches these; none: all.
+/// Uses every feature of the operator, in two namespaces, while it watches these. No namespace means all.
 async fn everything_is_done(space: &Space, other: &Space, watched: &[String]) {
     let cluster = space.cluster;
     let first = cluster.operator_with(|options| {
@@ -198,7 +198,7 @@ async fn everything_is_done(space: &Space, other: &Space, watched: &[String]) {
     }
     everything_is_edited(space).await;
     end(first).await;
-    // Without PodMonitors, which are taken away.
+    // Without PodMonitors, which are removed.
     let second = cluster.operator_with(|options| options.watch_namespaces = watched.to_vec()).await.unwrap();
     everything_is_taken_away(space).await;
     everything_is_adopted(space, other).await;
@@ -267,7 +267,7 @@ async fn everything_is_edited(space: &Space) {
         until(&format!("{plural} {name} is there"), async || api.get_metadata_opt(name).await.unwrap().is_some()).await;
         let mark = space.mark();
         api.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
-        until(&format!("{plural} {name} is looked at"), async || {
+        until(&format!("{plural} {name} is reconciled"), async || {
             let requests = space.cluster.plane.audit().requests(mark, OPERATOR).unwrap();
             requests.iter().any(|request| request.verb == "get" && request.resource == *plural)
         })
@@ -291,7 +291,7 @@ async fn everything_is_taken_away(space: &Space) {
     }
 }
 
-/// A server finds its children there as somebody else left them, and then given to it.
+/// A server finds its children as another writer left them, and gets them by adoption.
 async fn everything_is_adopted(from: &Space, space: &Space) {
     let offered = |kind: &str, api_version: &str, name: &str, content: Value| {
         let mut object = json!({"apiVersion": api_version, "kind": kind,

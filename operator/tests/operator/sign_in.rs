@@ -1,4 +1,5 @@
-//! The keys of an authorization server: made once, rotated and replaced on request, and gone with their server.
+//! Tests of the keys of an authorization server: created once, rotated and replaced on request, and deleted with their
+//! server.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -14,14 +15,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Space, mk_server, until};
 
-/// A server whose sessions are in the memory of its one pod.
+/// A server with sessions in the memory of its only pod.
 fn mk_signing_in() -> Value {
     let mut server = mk_server();
     server["spec"]["authorizationServer"] = json!({"sessionStore": {"memory": {}}, "userConsentScopes": ["User.Read"]});
     server
 }
 
-/// Numbers of the epochs that have a ConfigMap and a Secret.
+/// Returns the numbers of the epochs with a ConfigMap and a Secret.
 async fn epochs(space: &Space) -> (Vec<u32>, Vec<u32>) {
     let number = |name: String| name.rsplit_once("-oauth-").and_then(|(_, number)| number.parse::<u32>().ok());
     let all = ListParams::default();
@@ -34,7 +35,7 @@ async fn epochs(space: &Space) -> (Vec<u32>, Vec<u32>) {
     (maps, secrets)
 }
 
-/// Waits until there are these epochs, and no others, and the configuration names them.
+/// Waits until exactly these epochs exist, and the configuration names them.
 async fn has_epochs(space: &Space, expected: &[u32], configured: &[u32], registration: u32) {
     until(&format!("there are the epochs {expected:?}, configured are {configured:?}"), async || {
         let keys = configuration(space).await.and_then(|found| found.authorization_server).map(|found| found.keys);
@@ -51,7 +52,7 @@ async fn configuration(space: &Space) -> Option<ServerConfiguration> {
     serde_yaml::from_str(map.data?.get(CONFIGURATION_KEY)?).ok()
 }
 
-/// Names of the Secrets that the pods mount their keys from.
+/// Returns the names of the Secrets with the pods' keys.
 async fn mounted(space: &Space) -> Vec<String> {
     let deployment = space.get::<Deployment>("graph").await.unwrap();
     let volumes = deployment.spec.unwrap().template.spec.unwrap().volumes.unwrap();
@@ -64,7 +65,7 @@ async fn annotate(space: &Space, name: &str, value: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_made_rotated_replaced_and_gone_with_their_server() {
+async fn keys_are_created_rotated_replaced_and_deleted_with_their_server() {
     let space = Space::new().await;
     space.apply(mk_signing_in()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -96,14 +97,14 @@ async fn keys_are_made_rotated_replaced_and_gone_with_their_server() {
     // A pod that still uses the old keys keeps them.
     annotate(&space, "mcp-entra.dev/compromised-keys", "leaked on Monday").await;
     has_epochs(&space, &[3], &[3], 3).await;
-    until("the pods mount the new key alone", async || mounted(&space).await == [name.replace("-1", "-3")]).await;
+    until("the pods mount only the new key", async || mounted(&space).await == [name.replace("-1", "-3")]).await;
 
     space.delete::<McpServer>("graph").await;
     until("nothing is left", async || epochs(&space).await == (vec![], vec![])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_runs_becomes_an_authorization_server_and_back_and_keeps_its_keys() {
+async fn a_running_server_becomes_an_authorization_server_and_back_and_keeps_its_keys() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -123,7 +124,7 @@ async fn a_server_that_runs_becomes_an_authorization_server_and_back_and_keeps_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_a_pod_still_uses_are_kept_until_it_is_gone() {
+async fn keys_that_a_pod_still_uses_are_kept_until_its_end() {
     let space = Space::new().await;
     space.apply(mk_signing_in()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -136,7 +137,7 @@ async fn keys_that_a_pod_still_uses_are_kept_until_it_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_lost_is_made_anew_while_a_pod_waits_for_it() {
+async fn a_lost_secret_is_created_again_while_a_pod_waits_for_it() {
     let space = Space::new().await;
     space.apply(mk_signing_in()).await;
     space.condition("Programmed", "True", "Applied").await;
@@ -151,7 +152,7 @@ async fn a_secret_that_is_lost_is_made_anew_while_a_pod_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_end_by_an_annotation_that_travels_in_the_policy_and_one_that_is_no_time_is_told() {
+async fn an_annotation_ends_sessions_through_the_policy_and_an_invalid_time_is_reported() {
     let space = Space::new().await;
     space.apply(mk_signing_in()).await;
     space.condition("Programmed", "True", "Applied").await;

@@ -1,4 +1,4 @@
-//! A server that comes up as it should: what is told of it, and what is asked of the API server.
+//! Tests of a normal start of a server: its events, and the operator's requests to the API server.
 
 use k8s_openapi::{
     api::{core::v1::Pod, events::v1::Event, networking::v1::Ingress},
@@ -16,7 +16,7 @@ use crate::{
     harness::{Cluster, OPERATOR, Space, mk_server, until},
 };
 
-/// A namespace whose pods find a node at once.
+/// A namespace whose pods get a node at once.
 async fn mk_space(cluster: &'static Cluster) -> Space {
     let space = Space::on(cluster).await;
     space.mutate(("", "pods"), &["CREATE"], &[("/spec/nodeName", "'none'")]).await;
@@ -34,7 +34,7 @@ async fn mk_space(cluster: &'static Cluster) -> Space {
     space
 }
 
-/// The kubelet's part: the pod runs, and enforces the policy a moment later.
+/// Acts as the kubelet: the pod runs, and enforces the policy a moment later.
 async fn runs(space: &Space) {
     let selected = ListParams::default().labels("app.kubernetes.io/instance=graph");
     let mut found = None;
@@ -47,15 +47,14 @@ async fn runs(space: &Space) {
     pod.enforces(&space.policy().await);
 }
 
-/// The ingress controller's part.
+/// Acts as the ingress controller.
 async fn leads_by_ingress(space: &Space) {
     until("there is an Ingress", async || space.get::<Ingress>("graph").await.is_some()).await;
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
     space.api::<Ingress>().patch_status("graph", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
-/// The parts of cert-manager and of the Gateway, which finds no certificate at first, and takes up a moment late that there
-/// is one.
+/// Acts as cert-manager and as the Gateway. The Gateway finds no certificate at first, and notices it a moment late.
 async fn leads_by_own_listener(space: &Space) {
     let told = |type_: &str, status: &str, reason: &str| {
         let mut condition = told(type_, status, reason, "because");
@@ -75,7 +74,7 @@ async fn leads_by_own_listener(space: &Space) {
     answer(space, "graph", parent.clone(), told("Accepted", "False", "NoMatchingParent")).await;
     let issuing = [told("Issuing", "True", "DoesNotExist"), told("Ready", "False", "DoesNotExist")];
     say(space, "Certificate", "graph-tls", json!({"conditions": issuing})).await;
-    until("it is told that cert-manager is at work", async || {
+    until("the status reports that cert-manager is working", async || {
         let pending = space.condition("CertificateReady", "False", "CertificatePending").await;
         pending.message.contains("is issuing")
     })
@@ -92,7 +91,7 @@ async fn leads_by_own_listener(space: &Space) {
     answer(space, "graph", parent, told("Accepted", "True", "Accepted")).await;
 }
 
-/// Type and reason of each event about the server.
+/// Returns type and reason of each event about the server.
 async fn events(space: &Space) -> Vec<(String, String)> {
     let events = space.api::<Event>().list(&Default::default()).await.unwrap();
     let about =
@@ -100,8 +99,8 @@ async fn events(space: &Space) -> Vec<(String, String)> {
     events.items.into_iter().filter(about).map(|event| (event.type_.unwrap(), event.reason.unwrap())).collect()
 }
 
-/// What the operator asked of the API server since then, but for its lease, its watches, and the events and nudges that
-/// depend on how fast pods are.
+/// Returns the operator's requests to the API server since then, except its lease, its watches, and the events and
+/// nudges that depend on the speed of pods.
 fn requests(space: &Space, since: Marker) -> Vec<String> {
     let mut all = space.cluster.plane.audit().requests(since, OPERATOR).unwrap();
     all.retain(|asked| asked.verb != "watch" && !matches!(asked.resource.as_str(), "leases" | "events" | "pods"));
@@ -115,7 +114,7 @@ fn requests(space: &Space, since: Marker) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_comes_up_as_it_should_tells_little_warns_of_nothing_and_reads_next_to_nothing() {
+async fn a_normal_start_of_a_server_has_few_events_no_warning_and_almost_no_reads() {
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start().await.unwrap()));
     let operator = cluster.operator().await.unwrap();
     let always = [
@@ -165,7 +164,7 @@ async fn a_server_that_comes_up_as_it_should_tells_little_warns_of_nothing_and_r
         let all = requests.len();
         requests.retain(|request| request != "patch mcpservers/status graph");
         let statuses = all - requests.len();
-        // A child that was applied is read where its watch does not show it yet. Passes that read on purpose read them all.
+        // An applied child is read if its watch does not show it yet. Reconciles that read on purpose read all of them.
         let (reads, mut requests): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|request| request.starts_with("get "));
         assert!(reads.len() < always.len() / 2, "{more:?}: {reads:?}");
@@ -173,7 +172,7 @@ async fn a_server_that_comes_up_as_it_should_tells_little_warns_of_nothing_and_r
         let mut expected: Vec<&str> = always.iter().copied().chain(more.iter().copied()).collect();
         expected.sort_unstable();
         assert_eq!(requests, expected);
-        // The first sight, the way up, and readiness; of a certificate each step that is awaited above.
+        // The first sight, the start, and readiness; for a certificate, each step that is awaited above.
         assert!((2..=if more.len() > 2 { 6 } else { 3 }).contains(&statuses), "{more:?}: {statuses}");
     }
     operator.shutdown.cancel();

@@ -1,4 +1,4 @@
-//! Logs and traces, as they leave the program.
+//! Tests of logs and traces of the program.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::replicas::{ACCOUNTS, cluster, replica, scale};
 
-/// Where OTLP is sent: tells what arrives.
+/// Receiver of OTLP, which returns the arrivals.
 async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let receive = |State(sender): State<mpsc::UnboundedSender<Bytes>>, body: Bytes| async move {
@@ -23,7 +23,7 @@ async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json() {
+async fn each_reconcile_is_a_span_at_the_collector_and_every_line_of_the_log_is_json() {
     let (cluster, client, _turn) = cluster().await;
     let supervisor = Supervisor::start().unwrap();
     let (url, mut received) = collector().await;
@@ -32,7 +32,7 @@ async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json(
     scale(&client, "traced", 0).await;
     assert_eq!(operator.process.terminate(Duration::from_secs(20)).await.code, Some(0));
 
-    // All of it: what was still to be sent was sent at the end.
+    // Everything: the rest was sent at the end.
     received.close();
     let mut spans = Vec::new();
     while let Some(body) = received.recv().await {
@@ -43,7 +43,7 @@ async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json(
     {
         assert!(spans.contains(part), "{part} is missing in {spans}");
     }
-    assert!(!spans.contains("/api/v1"), "requests are nobody's business: {spans}");
+    assert!(!spans.contains("/api/v1"), "the spans contain requests: {spans}");
 
     let log = std::fs::read_to_string(&operator.log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -58,7 +58,7 @@ async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_nothing_is_sent_and_logs_are_text_where_they_are_asked_for() {
+async fn without_a_collector_nothing_is_sent_and_logs_are_text_on_request() {
     let (cluster, client, _turn) = cluster().await;
     let supervisor = Supervisor::start().unwrap();
     let operator = replica(cluster, &supervisor, ACCOUNTS[0], |command| command.args(["--log-format=text"])).await;

@@ -1,4 +1,4 @@
-//! Images: another one is run where it is allowed, and a new operator's own reaches servers in turns.
+//! Tests of images: another allowed image is run, and the image of a new operator reaches servers in turns.
 
 use std::{
     sync::{Arc, Mutex},
@@ -47,7 +47,7 @@ async fn an_allowed_image_is_rolled_out_once_and_a_neighbour_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn suspended_servers_are_left_as_they_are_and_their_policy_is_not() {
+async fn suspended_servers_are_unchanged_except_for_their_policy() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.apply(crate::harness::mk_mapping("readers", "Mcp.Reader")).await;
@@ -63,22 +63,23 @@ async fn suspended_servers_are_left_as_they_are_and_their_policy_is_not() {
         .await;
 }
 
-/// A reason for which a pod does not come up.
+/// Reason why a pod does not start.
 #[derive(Clone, Copy)]
 enum Hold {
-    /// It is on a node, and is not ready there.
+    /// Is on a node, and is not ready there.
     NotReady,
-    /// It waits for a node.
+    /// Waits for a node.
     Unplaced,
 }
 
-/// A node that takes no pods by itself: those of this test are bound to it.
+/// Node that gets no pods from the scheduler: those of this test are bound to it.
 const NODE: &str = "held";
 
-/// Decides whether a server's pods come up with the image `:2`, by its place among those that got it, and by its name.
+/// Decides whether a server's pods start with the image `:2`, by its position among those with the image, and by its
+/// name.
 type Holds = Box<dyn Fn(usize, &str) -> Option<Hold> + Send>;
 
-/// A stand-in for the nodes: pods become Ready at once, but for those of the image `:2` that are held.
+/// Double of the nodes: pods become Ready at once, except those of the image `:2` that are held.
 struct Nodes {
     upgraded: Mutex<Vec<String>>,
     holds: Mutex<Holds>,
@@ -113,7 +114,7 @@ impl Nodes {
                 if status.phase.as_deref() == Some("Running") {
                     continue;
                 }
-                // Any pod may be gone by now.
+                // Any pod may have been deleted meanwhile.
                 match self.held(&pod) {
                     Some(Hold::Unplaced) => {}
                     Some(Hold::NotReady) => place(&pods, &pod).await,
@@ -140,8 +141,8 @@ async fn place(pods: &Api<Pod>, pod: &Pod) {
     }
 }
 
-/// A cluster of a test's own, on which an older operator has brought up servers in some namespaces. The names of servers
-/// are unique.
+/// Cluster of one test, on which an older operator has started servers in some namespaces. The names of servers are
+/// unique.
 struct Fleet {
     spaces: Vec<Space>,
     nodes: Arc<Nodes>,
@@ -183,7 +184,7 @@ impl Fleet {
         self.upgrade_within(4).await
     }
 
-    /// The same, with so many seconds for each server's pods to make progress.
+    /// Starts the newer operator, with this number of seconds for each server's pods to make progress.
     async fn upgrade_within(&self, seconds: u32) -> Operator {
         let newer = |options: &mut Options| {
             options.server_image = "registry.example/mcp-entra-server:2".into();
@@ -193,27 +194,27 @@ impl Fleet {
         self.spaces[0].cluster.operator_with(newer).await.unwrap()
     }
 
-    /// The namespace of a server.
+    /// Returns the namespace of a server.
     async fn space(&self, server: &str) -> &Space {
         for space in &self.spaces {
             if space.get::<McpServer>(server).await.is_some() {
                 return space;
             }
         }
-        panic!("there is no server {server}");
+        panic!("server {server} does not exist");
     }
 
-    /// Has a server wait, so that another has its turn first, or wait no longer.
+    /// Makes a server wait, so that another has its turn first, or ends the wait.
     async fn suspend(&self, server: &str, suspend: bool) {
         self.space(server).await.edit::<McpServer>(server, json!({"spec": {"suspend": suspend}})).await;
     }
 
-    /// Pauses a server's Deployment as `kubectl rollout pause` does, or resumes it.
+    /// Pauses a server's Deployment with `kubectl rollout pause`, or resumes it.
     async fn pause(&self, server: &str, paused: bool) {
         self.space(server).await.edit::<Deployment>(server, json!({"spec": {"paused": paused}})).await;
     }
 
-    /// The message of Programmed of a server, once it is True for that reason.
+    /// Waits until Programmed of a server is True with this reason, and returns its message.
     async fn programmed(&self, server: &str, reason: &str) -> String {
         self.space(server).await.condition_of(server, "Programmed", "True", reason).await.message
     }
@@ -226,7 +227,7 @@ impl Fleet {
         all
     }
 
-    /// Servers of which Programmed says that.
+    /// Returns the number of servers whose Programmed has this reason.
     async fn count(&self, reason: &str) -> usize {
         let mut all = Vec::new();
         for space in &self.spaces {
@@ -284,7 +285,7 @@ async fn a_new_operators_image_reaches_servers_in_turns_and_halts_at_one_that_fa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_of_a_version_that_noted_the_request_otherwise_are_upgraded_in_turns_too() {
+async fn servers_of_a_version_with_another_hash_of_the_request_are_upgraded_in_turns_too() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     const REQUESTED: &str = "mcp-entra.dev/requested-hash";
     let fleet = Fleet::start(&CLUSTER, &[&["a", "b", "c"]]).await;
@@ -302,7 +303,7 @@ async fn servers_of_a_version_that_noted_the_request_otherwise_are_upgraded_in_t
     let held = deployments.iter().find(|found| !image(found).ends_with(":2")).unwrap();
     assert!(held.annotations()[REQUESTED].starts_with("v1-"), "{:?}", held.annotations());
     assert_eq!(held.annotations()["deployment.kubernetes.io/revision"], "1", "no pod was restarted");
-    // From then on its author's changes wait for nobody.
+    // From then on its author's changes do not wait for a turn.
     let name = held.name_any();
     let change = json!({"spec": {"podTemplate": {"env": [{"name": "TZ", "value": "UTC"}]}}});
     space.edit::<McpServer>(&name, change).await;
@@ -337,7 +338,7 @@ async fn a_failure_halts_its_own_namespace_and_failures_in_two_halt_the_fleet() 
         halted.contains("in several namespaces do not become ready; ask the administrator of mcp-entra-operator"),
         "{halted}"
     );
-    // The other teams' names are nobody's business.
+    // The message must not show the names of other teams.
     for (space, name) in [(&fleet.spaces[0], "bad-x"), (&fleet.spaces[1], "bad-y")] {
         assert!(!halted.contains(&space.name) && !halted.contains(name), "{halted}");
     }
@@ -350,7 +351,7 @@ async fn a_failure_halts_its_own_namespace_and_failures_in_two_halt_the_fleet() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_new_pod_finds_no_room_gives_its_turn_back_halts_nobody_and_is_told_what_is_missing() {
+async fn a_server_with_an_unschedulable_new_pod_returns_its_turn_halts_no_other_and_reports_what_is_missing() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let fleet = Fleet::start(&CLUSTER, &[&["full"], &["unplaced", "sibling"]]).await;
     fleet.nodes.hold(|_, server| (server == "unplaced").then_some(Hold::Unplaced));
@@ -364,7 +365,7 @@ async fn a_server_whose_new_pod_finds_no_room_gives_its_turn_back_halts_nobody_a
     .await;
     fleet.suspend("sibling", true).await;
     let second = fleet.upgrade().await;
-    // One after the other, in whichever order.
+    // One after another, in any order.
     for (server, missing) in [("full", "exceeded quota"), ("unplaced", "add capacity")] {
         let told = fleet.programmed(server, "UpgradeNoRoom").await;
         assert!(told.contains("see the condition Available for the missing resource"), "{told}");
@@ -372,7 +373,7 @@ async fn a_server_whose_new_pod_finds_no_room_gives_its_turn_back_halts_nobody_a
         let available = space.condition_of(server, "Available", "False", "Progressing").await;
         assert!(available.message.contains(missing), "{}", available.message);
     }
-    // Two namespaces of them halt nobody, not even their neighbour.
+    // Two such namespaces do not stop the others, not even their neighbour.
     fleet.suspend("sibling", false).await;
     fleet.is_upgraded("sibling").await;
 
@@ -385,7 +386,7 @@ async fn a_server_whose_new_pod_finds_no_room_gives_its_turn_back_halts_nobody_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_deployment_holds_no_turn_stays_paused_and_is_told_how_to_resume() {
+async fn a_paused_deployment_has_no_turn_stays_paused_and_is_reported_with_the_command_to_resume() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let fleet = Fleet::start(&CLUSTER, &[&["before", "amid", "well"]]).await;
     let space = &fleet.spaces[0];
@@ -395,7 +396,7 @@ async fn a_paused_deployment_holds_no_turn_stays_paused_and_is_told_how_to_resum
     let second = fleet.upgrade_within(300).await;
     let resume = |server: &str| format!("kubectl -n {} rollout resume deployment/{server}", space.name);
 
-    // One was paused before its turn, the other while it has the only one.
+    // One was paused before its turn, the other while it has the only turn.
     let told = fleet.programmed("before", "RollOutPaused").await;
     assert!(told.ends_with(&resume("before")), "{told}");
     until("the other has its turn", async || fleet.upgraded().await == 1).await;
@@ -420,7 +421,7 @@ async fn a_paused_deployment_holds_no_turn_stays_paused_and_is_told_how_to_resum
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turn_that_cannot_be_used_since_the_pods_are_refused_is_left_to_the_next_server() {
+async fn a_server_whose_pods_are_refused_leaves_its_turn_to_the_next_server() {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let fleet = Fleet::start(&CLUSTER, &[&["a", "b"]]).await;
     let space = &fleet.spaces[0];

@@ -1,5 +1,5 @@
-//! The pods on a real API server: how many there are and who sets that, under which account they run, what restarts
-//! them, and whether a namespace that enforces `restricted` takes them.
+//! Tests of the pods on a real API server: their number and its owner, their account, the causes of restarts, and a
+//! namespace that enforces `restricted`.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -39,7 +39,7 @@ async fn template(space: &Space) -> PodTemplateSpec {
     deployment(space).await.spec.unwrap().template
 }
 
-/// The field managers that apply the Deployment's number of pods.
+/// Returns the field managers that apply the Deployment's number of pods.
 async fn holders(space: &Space) -> Vec<String> {
     let holds = |entry: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
         entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
@@ -49,19 +49,19 @@ async fn holders(space: &Space) -> Vec<String> {
     holding.filter_map(|entry| entry.manager.clone()).collect()
 }
 
-/// Scales as autoscalers do.
+/// Scales as an autoscaler does.
 async fn scale(space: &Space, replicas: i32) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     space.api::<Deployment>().patch_scale("graph", &PatchParams::default(), &patch).await.unwrap();
 }
 
-/// What the operator wrote to Deployments since then.
+/// Returns the operator's writes to Deployments since then.
 fn deployment_writes(space: &Space, mark: testbed::control_plane::Marker) -> usize {
     space.writes(mark).into_iter().filter(|write| write.resource == "deployments").count()
 }
 
 #[tokio::test]
-async fn the_number_of_pods_is_handed_over_to_an_autoscaler_and_back_and_never_fought_for() {
+async fn the_number_of_pods_is_handed_over_to_an_autoscaler_and_back_without_conflicts() {
     let space = Space::new().await;
     applied(&space, json!({"replicas": 4})).await;
     assert_eq!(holders(&space).await, [MANAGER]);
@@ -70,7 +70,7 @@ async fn the_number_of_pods_is_handed_over_to_an_autoscaler_and_back_and_never_f
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": null, "autoscaling": autoscaling}})).await;
     until("there is an autoscaler", async || space.get::<HorizontalPodAutoscaler>("graph").await.is_some()).await;
     space.quiet().await;
-    // Dropped by its only holder, it would be 1 now, or 2 by the autoscaler of this control plane.
+    // Without its only manager, it would be 1 now, or 2 by the autoscaler of this control plane.
     assert_eq!((replicas(&space).await, holders(&space).await), (Some(4), vec![KEEPER.to_owned()]));
 
     let mark = space.mark();
@@ -86,22 +86,22 @@ async fn the_number_of_pods_is_handed_over_to_an_autoscaler_and_back_and_never_f
 
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": 1, "autoscaling": null}})).await;
     until("the autoscaler is gone", async || space.get::<HorizontalPodAutoscaler>("graph").await.is_none()).await;
-    until("the spec says how many", async || replicas(&space).await == Some(1)).await;
+    until("the spec sets the number", async || replicas(&space).await == Some(1)).await;
     space.quiet().await;
     assert_eq!(holders(&space).await, [MANAGER]);
     scale(&space, 3).await;
-    until("it is put back", async || replicas(&space).await == Some(1)).await;
+    until("it is corrected", async || replicas(&space).await == Some(1)).await;
 }
 
 #[tokio::test]
-async fn where_the_spec_says_nothing_of_the_number_whoever_scales_the_deployment_decides() {
+async fn without_a_number_in_the_spec_any_scaler_of_the_deployment_decides() {
     let space = Space::new().await;
     applied(&space, json!({})).await;
     assert_eq!((replicas(&space).await, holders(&space).await), (Some(1), vec![]));
     assert!(space.get::<PodDisruptionBudget>("graph").await.is_some(), "there may be several pods");
 
     let available = async |starts: &str| {
-        until(&format!("Available says {starts}"), async || {
+        until(&format!("Available reports {starts}"), async || {
             let conditions = space.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions;
             conditions.iter().any(|found| found.type_ == "Available" && found.message.starts_with(starts))
         })
@@ -117,7 +117,7 @@ async fn where_the_spec_says_nothing_of_the_number_whoever_scales_the_deployment
     let zero = space.condition("Available", "False", "ScaledToZero").await;
     assert!(zero.message.contains(&format!("kubectl -n {} scale deployment graph --replicas=1", space.name)));
 
-    // Nor does another change of the Deployment take the number along.
+    // Another change of the Deployment does not remove the number either.
     scale(&space, 2).await;
     let before = template(&space).await;
     space.edit::<McpServer>("graph", json!({"spec": {"image": "registry.example/allowed:2"}})).await;
@@ -125,8 +125,8 @@ async fn where_the_spec_says_nothing_of_the_number_whoever_scales_the_deployment
     assert_eq!(replicas(&space).await, Some(2));
 
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": 4}})).await;
-    until("the spec says how many", async || replicas(&space).await == Some(4)).await;
-    // Dropped by its only holder, it would be 1.
+    until("the spec sets the number", async || replicas(&space).await == Some(4)).await;
+    // Without its only manager, it would be 1.
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": null}})).await;
     until("it is handed over", async || holders(&space).await == [KEEPER]).await;
     space.quiet().await;
@@ -134,7 +134,7 @@ async fn where_the_spec_says_nothing_of_the_number_whoever_scales_the_deployment
 }
 
 #[tokio::test]
-async fn an_autoscaler_of_somebody_else_is_not_undone() {
+async fn the_number_of_a_foreign_autoscaler_is_not_reverted() {
     let space = Space::new().await;
     applied(&space, json!({})).await;
     space.quiet().await;
@@ -153,15 +153,15 @@ async fn an_autoscaler_of_somebody_else_is_not_undone() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_taken_back_as_it_is_is_held_by_the_operator_alone() {
+async fn an_unchanged_number_that_the_operator_takes_back_has_only_the_operator_as_manager() {
     let space = Space::new().await;
     applied(&space, json!({"replicas": 3})).await;
     let autoscaling = json!({"minReplicas": 2, "maxReplicas": 10});
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": null, "autoscaling": autoscaling}})).await;
     until("it is handed over", async || holders(&space).await == [KEEPER]).await;
-    // Server-side apply alone would leave the same number to both managers.
+    // With server-side apply alone, both managers would own the same number.
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": 3, "autoscaling": null}})).await;
-    until("it is taken back", async || holders(&space).await == [MANAGER]).await;
+    until("it is reverted", async || holders(&space).await == [MANAGER]).await;
     assert_eq!(replicas(&space).await, Some(3));
 }
 
@@ -171,12 +171,12 @@ async fn an_autoscaler_starts_a_server_that_had_no_pods() {
     applied(&space, json!({"replicas": 0})).await;
     let autoscaling = json!({"minReplicas": 2, "maxReplicas": 10});
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": null, "autoscaling": autoscaling}})).await;
-    // This control plane has the autoscaler's controller, which leaves 0 as it is.
+    // This control plane has the autoscaler's controller, which does not change 0.
     until("there are pods", async || replicas(&space).await == Some(2)).await;
 }
 
 #[tokio::test]
-async fn policy_budget_and_monitor_come_and_go_with_the_spec_and_are_put_back() {
+async fn policy_budget_and_monitor_follow_the_spec_and_are_corrected() {
     let space = Space::new().await;
     let clients = json!([{"namespaceSelector": {"matchLabels": {"team": "edge"}}}]);
     applied(&space, json!({"replicas": 2, "networkPolicy": {"allowFrom": clients}})).await;
@@ -196,7 +196,7 @@ async fn policy_budget_and_monitor_come_and_go_with_the_spec_and_are_put_back() 
     assert_eq!(monitor.labels()["release"], "prometheus");
     space.quiet().await;
 
-    // Selects no pod, so that everybody reaches them.
+    // Selects no pod, so that all pods stay reachable.
     let narrower = json!({"spec": {"podSelector": {"matchLabels": {"nobody": "has-this"}}}});
     space.edit::<NetworkPolicy>("graph", narrower).await;
     space.edit::<PodDisruptionBudget>("graph", json!({"spec": {"maxUnavailable": "100%"}})).await;
@@ -215,7 +215,7 @@ async fn policy_budget_and_monitor_come_and_go_with_the_spec_and_are_put_back() 
 }
 
 #[tokio::test]
-async fn no_pod_is_started_without_the_network_policy_that_was_asked_for() {
+async fn no_pod_is_started_without_the_requested_network_policy() {
     let space = Space::new().await;
     let mut server = mk_server();
     let expressions = json!([{"key": "team", "operator": "Like", "values": ["edge"]}]);
@@ -252,7 +252,7 @@ async fn a_server_can_be_scaled_like_a_deployment_unless_an_autoscaler_does_that
 }
 
 #[tokio::test]
-async fn an_account_of_somebody_else_is_used_while_its_annotation_allows_and_never_changed() {
+async fn a_foreign_account_is_used_while_its_annotation_allows_it_and_never_changed() {
     let space = Space::new().await;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shared"}});
     applied(&space, json!({})).await;
@@ -274,7 +274,7 @@ async fn an_account_of_somebody_else_is_used_while_its_annotation_allows_and_nev
         template(&space).await.spec.unwrap().service_account_name.as_deref() == Some("shared")
     })
     .await;
-    until("the server's own is gone", async || space.get::<ServiceAccount>("graph").await.is_none()).await;
+    until("the server's own is deleted", async || space.get::<ServiceAccount>("graph").await.is_none()).await;
     let subject = format!("system:serviceaccount:{}:shared", space.name);
     until("the status has its subject", async || {
         let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
@@ -282,17 +282,17 @@ async fn an_account_of_somebody_else_is_used_while_its_annotation_allows_and_nev
     })
     .await;
 
-    // It carries no label that is watched, and what it withdraws is noticed nevertheless.
+    // It has no watched label, and its withdrawal is noticed nevertheless.
     space.quiet().await;
     assert_eq!(space.get::<ServiceAccount>("shared").await.unwrap().resource_version(), version);
     space.edit::<ServiceAccount>("shared", allow(None)).await;
     space.condition("Accepted", "False", "ServiceAccountNotAllowed").await;
 
-    // Of one's own again.
+    // The server's own account again.
     space.edit::<McpServer>("graph", json!({"spec": {"entra": {"federation": null}}})).await;
     until("the server's own is back", async || space.get::<ServiceAccount>("graph").await.is_some()).await;
     space.delete::<McpServer>("graph").await;
-    until("the server's own is gone", async || space.get::<ServiceAccount>("graph").await.is_none()).await;
+    until("the server's own is deleted", async || space.get::<ServiceAccount>("graph").await.is_none()).await;
     let shared = space.get::<ServiceAccount>("shared").await.unwrap();
     assert!(shared.owner_references().is_empty() && shared.metadata.deletion_timestamp.is_none());
 }
@@ -314,7 +314,7 @@ async fn an_account_for_the_webhook_must_name_the_same_app_registration() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_rolls_out_once_and_what_is_read_live_never_does() {
+async fn changes_that_need_a_restart_roll_out_once_and_live_ones_never() {
     let space = Space::new().await;
     applied(&space, json!({})).await;
     space.quiet().await;
@@ -347,9 +347,9 @@ async fn what_needs_a_restart_rolls_out_once_and_what_is_read_live_never_does() 
     assert_eq!((labels["team"].as_str(), labels["azure.workload.identity/use"].as_str()), ("sales", "true"));
     let account = space.get::<ServiceAccount>("graph").await.unwrap();
     assert_eq!(account.annotations()["azure.workload.identity/service-account-token-expiration"], "7200");
-    // What the webhook is told goes with it.
+    // The webhook's settings are removed with it.
     space.edit::<McpServer>("graph", json!({"spec": {"entra": {"federation": {"injection": "Operator"}}}})).await;
-    until("the webhook is told no more", async || {
+    until("the webhook's settings are removed", async || {
         let labels = template(&space).await.metadata.unwrap().labels.unwrap();
         !labels.contains_key("azure.workload.identity/use")
             && space
@@ -364,7 +364,7 @@ async fn what_needs_a_restart_rolls_out_once_and_what_is_read_live_never_does() 
 }
 
 #[tokio::test]
-async fn labels_and_annotations_of_pods_wait_for_the_operators_leave() {
+async fn labels_and_annotations_of_pods_need_the_operators_permission() {
     let space = Space::new().await;
     applied(&space, json!({"podTemplate": {"annotations": {"team.example/note": "ours"}}})).await;
     let inject = json!({"vault.hashicorp.com/agent-inject": "true"});
@@ -376,7 +376,7 @@ async fn labels_and_annotations_of_pods_wait_for_the_operators_leave() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_enforces_restricted_takes_every_pod_that_is_built_and_not_its_neighbour() {
+async fn a_namespace_that_enforces_restricted_accepts_every_built_pod_and_not_a_weaker_one() {
     let space = Space::new().await;
     let enforced = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
     let namespaces = Api::<Namespace>::all(space.client.clone());
@@ -426,7 +426,7 @@ fn pod(template: PodTemplateSpec) -> Pod {
     Pod { metadata, spec: template.spec, status: None }
 }
 
-/// Creates a pod without keeping it, or says why it is refused.
+/// Creates a pod in a dry run, or returns the reason of the refusal.
 async fn created(space: &Space, pod: &Pod) -> Result<(), String> {
     let parameters = PostParams { dry_run: true, ..PostParams::default() };
     space.api::<Pod>().create(&parameters, pod).await.map(drop).map_err(|error| error.to_string())
