@@ -12,7 +12,7 @@ use crate::{
     mcpserver::pod_status::report::BackendReport,
 };
 
-/// The longest wait for the cluster.
+/// Timeout of the cluster.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server whose backend is pinned.
@@ -46,7 +46,7 @@ pub enum PinError {
     Deadline,
     /// The backend has no tools.
     #[error(
-        "the backend has shown no tools to this pod, so there is nothing to pin; if spec.backend.identity is onBehalfOf, list the tools as a signed-in user and repeat this, else leave spec.backend.pin out"
+        "the backend has shown no tools to this pod, so there is nothing to pin; if spec.backend.identity is onBehalfOf, list the tools as a signed-in user and repeat this; otherwise remove spec.backend.pin"
     )]
     Nothing,
     /// The backend has more tools than a pin takes.
@@ -60,7 +60,7 @@ pub enum PinError {
 /// Returns the YAML fragment to print.
 ///
 /// # Errors
-/// The backend cannot be asked, or its tools cannot be pinned.
+/// If the backend cannot be asked, or its tools cannot be pinned.
 pub async fn pin(options: &PinOptions) -> Result<String, PinError> {
     let config = Config::infer().await.map_err(|error| PinError::Config(error.to_string()))?;
     let client = Client::try_from(config).map_err(|error| PinError::Config(error.to_string()))?;
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_cannot_be_pinned_is_told_with_what_to_do() {
         let told = |report: &BackendReport| fragment("a/b", "c", report).unwrap_err().to_string();
-        assert!(told(&report(&[])).contains("leave spec.backend.pin out"));
+        assert!(told(&report(&[])).contains("remove spec.backend.pin"));
         let mut many = report(&[]);
         many.tools = (0..=MOST_PINS).map(|number| (number.to_string(), "0".to_owned())).collect();
         assert!(told(&many).contains("257 tools, but a pin allows 256"));

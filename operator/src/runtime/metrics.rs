@@ -27,16 +27,16 @@ pub(crate) struct Metrics {
     orphaned_pods: Gauge,
 }
 
-/// The outcome of a pass.
+/// The outcome of a reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum PassResult {
-    /// Done. The object is looked at again later.
+    /// Done. The object is reconciled again later.
     Settled,
     /// A change is in progress.
     Waiting,
-    /// The pass failed, and is retried.
+    /// The reconcile failed, and is retried.
     Transient,
-    /// The pass failed, and fails again until something changes.
+    /// The reconcile failed, and fails again until something changes.
     Terminal,
 }
 
@@ -124,12 +124,12 @@ impl Metrics {
         metrics
     }
 
-    /// Returns the gauge of objects of a kind that wait for a pass.
+    /// Returns the gauge of objects of a kind that wait for a reconcile.
     pub(crate) fn queued(&self, kind: Kind) -> Gauge {
         self.queued.get_or_create(&KindLabels { kind }).clone()
     }
 
-    /// Returns the gauge of running passes of a kind.
+    /// Returns the gauge of running reconciles of a kind.
     pub(crate) fn running(&self, kind: Kind) -> Gauge {
         self.running.get_or_create(&KindLabels { kind }).clone()
     }
@@ -145,7 +145,7 @@ impl Metrics {
         self.leader.set(leads.into());
     }
 
-    /// Counts a pass.
+    /// Counts a reconcile.
     pub(crate) fn pass(&self, kind: Kind, outcome: PassResult, duration: Duration) {
         self.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
         self.durations.get_or_create(&KindLabels { kind }).observe(duration.as_secs_f64());

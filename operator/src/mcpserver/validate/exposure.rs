@@ -41,7 +41,7 @@ pub(crate) enum Way {
     Ingress(IngressWay),
     /// HTTPS listeners of Gateways with certificates of their own: those that exist, which may be none.
     Listeners(Vec<GatewayReference>),
-    /// The server's own listener at a Gateway, with the certificate in that Secret.
+    /// The server's own listener at a Gateway, with the certificate in this Secret.
     OwnListener { gateway: GatewayReference, secret_name: String },
 }
 

@@ -102,7 +102,7 @@ pub(crate) fn validate(
     let scale = match (&spec.autoscaling, spec.replicas) {
         (Some(autoscaling), None) => Scale::Auto(autoscaling.clone()),
         (None, Some(replicas)) => Scale::Fixed(replicas),
-        // A second pod would not know the sessions of the first, so nobody else may scale.
+        // A second pod would not know the sessions of the first, so no other client may scale.
         (None, None) if is_in_memory => Scale::Fixed(1),
         (None, None) => Scale::External,
         (Some(_), Some(_)) => {
