@@ -50,8 +50,8 @@ impl RawObject {
         self.0.is_empty()
     }
 
-    /// The object as JSON text in one line: where messages are lines, a line break within one would end it, and its rest
-    /// could be taken for another message. In JSON, line breaks are white space between tokens, and nothing else.
+    /// Returns the object as JSON text in one line. On a transport of lines, a line break in a message would end it,
+    /// and the rest could be taken for another message. In JSON, line breaks are only white space between tokens.
     pub fn to_text(&self) -> String {
         let mut text =
             String::with_capacity(self.0.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum());

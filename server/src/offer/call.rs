@@ -1,4 +1,4 @@
-//! One use of what is offered, and its answers.
+//! One use of the offer, and its answers.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -17,42 +17,42 @@ use crate::token::Principal;
 /// Members of a JSON object, by name.
 pub type JsonObject = Map<String, Value>;
 
-/// A use of what is offered. The caller is authenticated, and the policy grants the use.
+/// A use of the offer. The caller is authenticated, and the policy grants the use.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The use.
     pub operation: Operation,
     /// The caller.
     pub principal: Arc<Principal>,
-    /// The snapshot that the call was decided by.
+    /// The snapshot of the offer for the decision.
     pub offered: Arc<Offered>,
-    /// The access to Microsoft Graph that the grant gives this call.
+    /// The grant's access to Microsoft Graph for this call.
     pub access: GraphAccess,
-    /// Input of the client, where an earlier answer was [`Reply::InputRequired`].
+    /// Input of the client, if an earlier answer was [`Reply::InputRequired`].
     pub input: Input,
-    /// The ways to reach the client while the call runs.
+    /// Connection to the client while the call runs.
     pub client: Client,
 }
 
-/// The ways to reach a client while its call runs. Without any, the answer is all that it gets.
+/// Connection to a client while its call runs. Without any part, the client only gets the answer.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     /// Capabilities that the client declares, as MCP defines them (`elicitation`, `sampling`, `roots` …).
     pub capabilities: JsonObject,
-    /// The least severe log messages that the request asks for; absent for none.
+    /// The least severe log messages that the request wants; absent for none.
     pub log_level: Option<LogLevel>,
     /// Progress and log messages of the call.
     pub notices: Notices,
 }
 
 impl Client {
-    /// True if the client can ask its person to open an address (`elicitation/create` of the mode `url`).
+    /// True if the client can ask its user to open an address (`elicitation/create` of the mode `url`).
     pub fn opens_addresses(&self) -> bool {
         self.capabilities.get("elicitation").is_some_and(|elicitation| elicitation.get("url").is_some())
     }
 }
 
-/// The use that is made of what is offered.
+/// The kind of use.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// Calls a tool.
@@ -77,7 +77,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The same, with arguments as the client wrote them.
+    /// Returns the operation with the exact text of its arguments.
     pub(crate) fn written(self, text: &str) -> Self {
         match self {
             Self::Tool { name, arguments } => Self::Tool { name, arguments: arguments.written(text) },
@@ -86,7 +86,7 @@ impl Operation {
         }
     }
 
-    /// Returns the operation as policies decide about it. None if it names nothing that is offered.
+    /// Returns the operation for policies; `None` if it names nothing in the offer.
     pub fn offered<'a>(&'a self, offered: &'a Offered) -> Option<mcp_entra_policy::Operation<'a>> {
         match self {
             Self::Tool { name, .. } => offered.tool(name).map(OfferedTool::operation),
@@ -95,7 +95,7 @@ impl Operation {
         }
     }
 
-    /// The name of the tool or prompt, or the URI of the resource.
+    /// Returns the name of the tool or prompt, or the URI of the resource.
     pub fn name(&self) -> &str {
         match self {
             Self::Tool { name, .. } | Self::Prompt { name, .. } => name,
@@ -112,12 +112,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The same, as the client wrote them.
+    /// Arguments with their exact text.
     pub(crate) fn written(self, text: &str) -> Self {
         Self { text: Some(text.into()), ..self }
     }
 
-    /// The JSON text that the client wrote, with its order of members and all digits of its numbers.
+    /// The JSON text of the client, with its order of members and all digits of its numbers.
     pub fn text(&self) -> String {
         match &self.text {
             Some(text) => text.to_string(),
@@ -146,29 +146,29 @@ impl PartialEq for Arguments {
     }
 }
 
-/// A question for values that an argument may have (`completion/complete`).
+/// A request for values of an argument (`completion/complete`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionRequest {
-    /// The prompt or the template whose argument it is.
+    /// The prompt or the template of the argument.
     pub reference: CompletionReference,
     /// Name of the argument.
     pub argument: String,
-    /// The value as far as it is typed.
+    /// The value, as typed so far.
     pub value: String,
-    /// Values of other arguments, as far as the client knows them.
+    /// Values of other arguments that the client knows.
     pub context: BTreeMap<String, String>,
 }
 
-/// The prompt or template whose arguments are completed.
+/// The prompt or template with the argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompletionReference {
     /// The prompt of this name.
     Prompt(String),
-    /// The template of resources with this URI template.
+    /// The template with this URI template.
     Template(String),
 }
 
-/// Values that an argument may have, the likeliest first. Clients are told of the first hundred.
+/// Values of an argument, the likeliest first. Clients get the first hundred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completion {
     /// The values.
@@ -178,32 +178,32 @@ pub struct Completion {
 /// Input of the client, besides arguments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Input {
-    /// Answers to [`InputRequired::requests`], by the names that stand there.
+    /// Answers to [`InputRequired::requests`], by their names.
     pub responses: BTreeMap<String, Value>,
-    /// [`InputRequired::state`], as the client says. Anybody may have written it.
+    /// [`InputRequired::state`] from the client. It is untrusted.
     pub state: Option<String>,
 }
 
 /// The answer to a call.
 #[derive(Debug)]
 pub enum Reply {
-    /// The result: the members that MCP defines for it (`content`, `messages`, `contents` …), none of the envelope.
+    /// The result: the members that MCP defines for it (`content`, `messages`, `contents` …), without the envelope.
     Complete(JsonObject),
-    /// The result as another server wrote it, without the envelope of its revision, and the memory that it takes.
+    /// The result as another server wrote it, without the envelope of its revision, and its share of memory.
     Forwarded(RawObject, Held),
     /// The client must give input and call again.
     InputRequired(InputRequired),
-    /// The call takes a client with these capabilities, which this one does not declare.
+    /// The call needs a client with these capabilities, which this one does not declare.
     CapabilityMissing(JsonObject),
-    /// Only the user's next sign-in helps. The text says so to clients that cannot be asked for one.
+    /// Only the user's next sign-in helps. The text is for clients that cannot be asked for one.
     SignIn(SignIn, String),
-    /// The same call may be answered soon, when this is back. The text says so to clients that get it as a result.
+    /// The same call may be answered soon, when this is back. The text is for clients that get it as a result.
     Later(Lack, String),
     /// There is no result.
     Failed(Failure),
 }
 
-/// The thing whose absence keeps a call from its answer.
+/// The missing part that prevents an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
     /// The store with the sessions of users.
@@ -212,12 +212,12 @@ pub enum Lack {
     Backend,
 }
 
-/// Input that a call takes before it can be answered.
+/// Input that a call needs before it can be answered.
 #[derive(Clone, Debug, Default)]
 pub struct InputRequired {
     /// Requests to the client, by name, as MCP defines them (`elicitation/create` …).
     pub requests: BTreeMap<String, Value>,
-    /// State of the call, which the client sends back as it is.
+    /// State of the call, which the client returns unchanged.
     pub state: Option<String>,
 }
 
@@ -228,12 +228,12 @@ pub struct Failure {
     pub code: i32,
     /// The text, for a person.
     pub message: String,
-    /// Facts for programs.
+    /// Details for programs.
     pub data: Option<Value>,
 }
 
 impl Reply {
-    /// The answer of a tool that has an output schema, with its text form for clients that read no other.
+    /// Returns the answer of a tool with an output schema, with its text form for clients that only read text.
     pub fn structured(output: Value) -> Self {
         let content = json!([{ "type": "text", "text": output.to_string() }]);
         Self::Complete(JsonObject::from_iter([
@@ -244,26 +244,26 @@ impl Reply {
     }
 }
 
-/// The result of a tool that went wrong, in words that a model or a person can act on.
+/// Returns the result of a failed tool, with a message that a model or a person can act on.
 pub fn tool_error(text: &str) -> JsonObject {
     let content = json!([{ "type": "text", "text": text }]);
     JsonObject::from_iter([("content".to_owned(), content), ("isError".to_owned(), Value::Bool(true))])
 }
 
 impl Failure {
-    /// A failure by parameters that do not fit.
+    /// Returns a failure because of invalid parameters.
     pub fn invalid(message: impl Into<String>) -> Self {
         const INVALID_PARAMS: i32 = -32602;
         Self { code: INVALID_PARAMS, message: message.into(), data: None }
     }
 
-    /// A failure that is not the client's.
+    /// Returns a failure that the client did not cause.
     pub fn internal(message: impl Into<String>) -> Self {
         const INTERNAL_ERROR: i32 = -32603;
         Self { code: INTERNAL_ERROR, message: message.into(), data: None }
     }
 
-    /// The failure of a call that names nothing that is offered.
+    /// Returns the failure of a call that names nothing in the offer.
     pub fn not_found(operation: &Operation) -> Self {
         match operation {
             Operation::Tool { .. } => Self::invalid("tool not found"),

@@ -1,25 +1,25 @@
-//! Notices of a call that runs: its progress, and messages for the client's log.
+//! Notices of a running call: its progress, and messages for the client's log.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-/// Notices that wait to be sent. A further one is dropped: the next says more.
+/// Maximum number of notices that wait to be sent. More are dropped: the next one is more recent.
 const WAITING: usize = 16;
 
-/// Notices of one call. Clients that did not ask for them get none.
+/// Notices of one call. Clients that did not request them get none.
 #[derive(Clone, Debug, Default)]
 pub struct Notices {
     sender: Option<mpsc::Sender<Notice>>,
     wanted: Wanted,
 }
 
-/// The notices that a client asks for.
+/// The notices that a client requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// True if it gave a token for progress.
+    /// True if it sent a token for progress.
     pub progress: bool,
-    /// The least severe log messages that it takes; absent for none.
+    /// The least severe log messages that it wants; absent for none.
     pub log: Option<LogLevel>,
 }
 
@@ -35,11 +35,11 @@ pub enum Notice {
 /// Progress of a call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// Steps that are done; absent for one more than before.
+    /// Finished steps; absent for one more than before.
     pub done: Option<f64>,
     /// Number of all steps, if it is known.
     pub total: Option<f64>,
-    /// Words for a person.
+    /// Message for a person.
     pub message: Option<String>,
 }
 
@@ -68,37 +68,37 @@ pub enum LogLevel {
     Error,
     /// A failure of a whole part.
     Critical,
-    /// A condition that takes action at once.
+    /// A condition that requires action at once.
     Alert,
-    /// A system that cannot be used.
+    /// An unusable system.
     Emergency,
 }
 
 impl Notices {
-    /// Notices that somebody wants, and the end at which they come out. They end when the call does.
+    /// Requested notices, and their receiver. They end when the call does.
     pub fn heard(wanted: Wanted) -> (Self, mpsc::Receiver<Notice>) {
         let (sender, heard) = mpsc::channel(WAITING);
         (Self { sender: Some(sender), wanted }, heard)
     }
 
-    /// True if somebody hears them.
+    /// True if the client receives them.
     pub fn is_heard(&self) -> bool {
         self.sender.is_some()
     }
 
-    /// Says in words what the call is at. Nobody waits for that.
+    /// Reports the current step as text, without waiting for its delivery.
     pub fn progress(&self, message: impl Into<String>) {
         self.report(Progress { message: Some(message.into()), ..Progress::default() });
     }
 
-    /// Says how far the call is.
+    /// Reports the progress of the call.
     pub fn report(&self, progress: Progress) {
         if self.wanted.progress {
             self.send(Notice::Progress(progress));
         }
     }
 
-    /// Tells the client's log.
+    /// Sends a message to the client's log.
     pub fn log(&self, level: LogLevel, data: Value) {
         if self.wanted.log.is_some_and(|least| level >= least) {
             self.send(Notice::Log(LogMessage { level, data }));

@@ -1,4 +1,4 @@
-//! Calls of an offer: what a grant allows is done, and the reply becomes a message of the client's revision.
+//! Calls of an offer: runs what a grant allows, and converts the reply to a message of the client's revision.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -21,16 +21,16 @@ use crate::offer::{
 };
 use crate::raw_json::RawObject;
 
-/// The answer for requests that a way in has not decided about, which is a defect of this server.
+/// Answer to a request that its transport has not decided about, which is a defect of this server.
 const DEFECT: &str =
     "the request carries no verified caller and grant; report this defect to the developers of this server";
 
 const PANIC: &str = "the call ended in a panic; report this defect to the developers of this server";
 
-/// Rounds of input that one call may take.
+/// Maximum number of input rounds of one call.
 const MAXIMUM_ROUNDS: usize = 8;
 
-/// Values of a completion that clients are told, as MCP limits them.
+/// Maximum number of completion values, as in MCP.
 const MAXIMUM_VALUES: usize = 100;
 
 /// The end of a call.
@@ -40,20 +40,20 @@ pub struct Finished {
     pub message: Bytes,
     /// The code of the error, if the message is one.
     pub error: Option<i32>,
-    /// The condition under which the call could be answered, if there is one.
+    /// The requirement for an answer, if the call lacks one.
     pub need: Option<Need>,
 }
 
-/// The condition under which a call could be answered. The transport may know a better way to ask for it than the answer.
+/// The requirement for an answer to a call. The transport may have a better way to request it than the answer.
 #[derive(Clone, Debug)]
 pub enum Need {
     /// The user signs in again.
     SignIn(SignIn),
-    /// The same call comes again later, for the reason that the text says.
+    /// The same call is repeated later, for the reason in the text.
     Patience(Lack, String),
 }
 
-/// A call on its way, as far as its answer depends on it.
+/// A running call, with the parts that its answer depends on.
 #[derive(Clone)]
 struct Calling {
     id: Value,
@@ -64,7 +64,7 @@ struct Calling {
     server_info: Arc<Value>,
 }
 
-/// A message with the memory that it takes, until it has been sent.
+/// A message with its share of memory, until it has been sent.
 struct Holding {
     message: Bytes,
     _held: Held,
@@ -92,7 +92,7 @@ impl Calling {
         }
     }
 
-    /// The message for a reply of the offer, and what the reply needs.
+    /// Returns the message for a reply of the offer, and the requirement of the reply.
     fn finish(self, reply: Reply) -> Finished {
         match reply {
             Reply::Complete(result) => self.complete(result, None),
@@ -108,7 +108,7 @@ impl Calling {
         }
     }
 
-    /// The code of an error in the client's revision: a resource that is not there had a code of its own.
+    /// Returns the code of an error in the client's revision: a missing resource had its own code in earlier ones.
     fn code(&self, code: i32) -> i32 {
         match code {
             code::INVALID_PARAMS if self.kind == Kind::Cacheable && !self.revision.is_modern() => {
@@ -130,7 +130,7 @@ impl Calling {
         Finished { message: Bytes::from_owner(message), error: None, need: None }
     }
 
-    /// Says in words what went wrong: only a tool has a result for that.
+    /// Returns the text as the result of a tool. Other calls get an error of JSON-RPC.
     fn in_words(self, text: &str, need: Option<Need>) -> Finished {
         match self.is_tool {
             true => self.complete(tool_error(text), need),
@@ -143,11 +143,11 @@ impl Calling {
         Finished { message, error: Some(error.code), need: None }
     }
 
-    /// Clients of earlier revisions cannot be answered that input is required.
+    /// Clients of earlier revisions do not support the answer that input is required.
     fn input_required(self, required: InputRequired) -> Finished {
         if !self.revision.is_modern() {
             let text =
-                "this call takes input that only clients of MCP 2026-07-28 and later can give; use such a client";
+                "this call needs input that only clients of MCP 2026-07-28 and later can give; use such a client";
             return self.in_words(text, None);
         }
         let missing = missing(&required, &self.capabilities);
@@ -163,23 +163,23 @@ impl Calling {
         Self { kind: Kind::Once, ..self }.complete(result, None)
     }
 
-    /// Clients of earlier revisions declare nothing that an answer could ask of them.
+    /// Clients of earlier revisions declare no capability for requests in an answer.
     fn capability_missing(self, missing: JsonObject) -> Finished {
         let names = Vec::from_iter(missing.keys().map(String::as_str)).join(", ");
         if !self.revision.is_modern() {
             let text = format!(
-                "this call takes a client of MCP 2026-07-28 or later with the capabilities {names}; use such a client"
+                "this call needs a client of MCP 2026-07-28 or later with the capabilities {names}; use such a client"
             );
             return self.in_words(&text, None);
         }
-        let text = format!("this call takes a client with the capabilities {names}; use a client that declares them");
+        let text = format!("this call needs a client with the capabilities {names}; use a client that declares them");
         let data = Some(json!({ "requiredCapabilities": missing }));
         self.failed(&ErrorValue { data, ..ErrorValue::new(code::CAPABILITY_MISSING, text) })
     }
 }
 
 impl Protocol {
-    /// Begins a call that a grant allows.
+    /// Starts a call that a grant allows.
     pub(super) fn call(
         &self,
         (id, operation, input): (Value, Operation, Input),
@@ -194,7 +194,8 @@ impl Protocol {
                 (notices, Some(heard))
             }
         };
-        // A client of an earlier revision cannot be answered with a request: what it declares beside its handshake is nothing.
+        // A client of an earlier revision does not support a request as the answer. Its capabilities outside of the
+        // handshake are empty.
         let is_answered = exchange.revision.is_modern() || exchange.asks.is_some();
         let capabilities = meta.capabilities.filter(|_| is_answered).unwrap_or_default();
         let log_level = wanted.log.filter(|_| exchange.revision.is_modern());
@@ -219,7 +220,7 @@ impl Protocol {
         running.telling(heard, meta.progress_token)
     }
 
-    /// Clients of earlier revisions set their log level in a session, and have none here.
+    /// Clients of earlier revisions set their log level in a session, and have no session here.
     fn wanted(&self, meta: &Meta, revision: Revision) -> Wanted {
         let log = match self.offer.about().logs {
             true if !revision.is_modern() => Some(LogLevel::Info),
@@ -229,7 +230,7 @@ impl Protocol {
         Wanted { log, ..meta.wanted() }
     }
 
-    /// Begins to look for the values of an argument.
+    /// Starts a completion of an argument.
     pub(super) fn complete(&self, id: Value, completing: CompletionRequest, exchange: &Exchange) -> Running {
         let (offer, principal) = (Arc::clone(&self.offer), Arc::clone(&exchange.principal));
         let (server_info, revision, granted) = (Arc::clone(&self.server_info), exchange.revision, exchange.granted);
@@ -252,14 +253,14 @@ impl Protocol {
     }
 }
 
-/// The capabilities that requests to a client take, and that it does not declare.
+/// Returns the capabilities that requests to a client need, and that it does not declare.
 fn missing(required: &InputRequired, declared: &JsonObject) -> JsonObject {
     let capabilities = required.requests.values().filter_map(|request| capability(request.get("method")?.as_str()?));
     let missing = capabilities.filter(|capability| !declared.contains_key(*capability));
     missing.map(|capability| (capability.to_owned(), json!({}))).collect()
 }
 
-/// The capability of a client that a request to it takes.
+/// Returns the capability of a client that a request to it needs.
 fn capability(method: &str) -> Option<&'static str> {
     match method {
         "elicitation/create" => Some("elicitation"),
@@ -269,7 +270,8 @@ fn capability(method: &str) -> Option<&'static str> {
     }
 }
 
-/// The reply of an offer to a call. The payload of a panic can quote anything: it stands in no log line and in no answer.
+/// Returns the reply of an offer to a call. The payload of a panic can quote anything, so it is in no log line and in
+/// no answer.
 async fn reply(offer: &dyn Offer, call: Call) -> Reply {
     AssertUnwindSafe(offer.call(call)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("{PANIC}");
@@ -277,8 +279,8 @@ async fn reply(offer: &dyn Offer, call: Call) -> Reply {
     })
 }
 
-/// The reply of an offer to a call whose client is asked for input while the call runs. The offer is called again with what
-/// the client gives.
+/// Returns the reply of an offer to a call whose client is asked for input while the call runs. The offer is called
+/// again with the client's input.
 async fn reply_with_input(
     offer: &dyn Offer,
     mut call: Call,
@@ -292,6 +294,6 @@ async fn reply_with_input(
             reply => return reply,
         }
     }
-    let text = "the call takes input again and again; report this defect to the developers of this server";
+    let text = "the call requests input repeatedly; report this defect to the developers of this server";
     Reply::Failed(Failure { code: code::INTERNAL_ERROR, message: text.to_owned(), data: None })
 }

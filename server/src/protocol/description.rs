@@ -1,4 +1,4 @@
-//! The description of this server: answers to `initialize` and `server/discover`.
+//! Description of this server: answers to `initialize` and `server/discover`.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Description {
     }
 }
 
-/// Capabilities of the server. Notifications of them reach only clients that listen, which they can since 2026-07-28.
+/// Capabilities of the server. Only listening clients get notifications, which exist since 2026-07-28.
 fn capabilities(about: &About, has_subscriptions: bool) -> Value {
     let list = if has_subscriptions { json!({ "listChanged": true }) } else { json!({}) };
     let resources = match has_subscriptions && about.updates_resources {

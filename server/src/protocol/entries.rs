@@ -1,4 +1,4 @@
-//! Entries of lists, in the terms of MCP.
+//! Entries of lists in the format of MCP.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::offer::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
 
-/// The entry at this place as clients see it, as JSON text.
+/// Returns the entry at this position in the clients' format, as JSON text.
 pub(super) fn shown(offered: &Offered, of: Listed, at: usize) -> Option<Cow<'_, str>> {
     match of {
         Listed::Tools => offered.tools.get(at).and_then(|entry| text_of(&entry.written, || tool(entry))),
@@ -23,7 +23,7 @@ fn text_of<T: Serialize>(written: &Option<Arc<str>>, entry: impl FnOnce() -> T) 
         return Some(Cow::Borrowed(written));
     }
     let text = serde_json::to_string(&entry());
-    text.inspect_err(|error| tracing::error!(%error, "an entry of a list is no JSON")).ok().map(Cow::Owned)
+    text.inspect_err(|error| tracing::error!(%error, "an entry of a list is not JSON")).ok().map(Cow::Owned)
 }
 
 fn tool(tool: &OfferedTool) -> Tool {

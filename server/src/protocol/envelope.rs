@@ -1,4 +1,4 @@
-//! Messages to clients as JSON text: results in the form of the client's revision, and notifications.
+//! Messages to clients as JSON text: results in the format of the client's revision, and notifications.
 
 use axum::body::Bytes;
 use serde_json::{Value, json};
@@ -9,25 +9,26 @@ use crate::raw_json::{RawObject, raw};
 
 /// Members of a result that belong to its envelope.
 const ENVELOPE: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
-/// Beginning of the members of `_meta` that the protocol itself defines.
+/// Prefix of the members of `_meta` that the protocol defines.
 const PROTOCOLS_OWN: &str = "io.modelcontextprotocol/";
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
-/// The kind of a result, which decides what the envelope says of it.
+/// The kind of a result, which determines its envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An answer to one request.
     Once,
-    /// An answer that clients could keep. They are told not to: it may differ for everybody, and at any time.
+    /// An answer that clients could cache. The envelope forbids it: the answer may differ for each caller, and at any
+    /// time.
     Cacheable,
 }
 
-/// The name and version of this server, as clients see them.
+/// Returns the name and version of this server for clients.
 pub(super) fn server_info(title: &str) -> Value {
     json!({ "name": env!("CARGO_PKG_NAME"), "title": title, "version": env!("CARGO_PKG_VERSION") })
 }
 
-/// Adds the members that results have since 2026-07-28.
+/// Adds the members of results since 2026-07-28.
 pub(super) fn complete(mut result: JsonObject, revision: Revision, kind: Kind, server_info: &Value) -> JsonObject {
     if !revision.is_modern() {
         return result;
@@ -43,7 +44,7 @@ pub(super) fn complete(mut result: JsonObject, revision: Revision, kind: Kind, s
     result
 }
 
-/// The same for a result whose members stay as they were written, but for those of the envelope.
+/// Replaces the envelope of a result whose other members keep their text.
 pub(super) fn complete_raw(mut result: RawObject, revision: Revision, kind: Kind, server_info: &Value) -> RawObject {
     result.retain(|name| !ENVELOPE.contains(&name));
     let mut meta = result.read::<RawObject>("_meta").unwrap_or_default();
@@ -63,12 +64,12 @@ pub(super) fn complete_raw(mut result: RawObject, revision: Revision, kind: Kind
     result
 }
 
-/// The answer to the request of this id: a result as JSON text.
+/// Returns the answer to the request of this id, with a result as JSON text.
 pub(super) fn result(id: &Value, result: &str) -> Bytes {
     Bytes::from([r#"{"jsonrpc":"2.0","id":"#, &id.to_string(), r#","result":"#, result, "}"].concat())
 }
 
-/// A notification.
+/// Returns a notification.
 pub(super) fn notification(method: &str, params: &Value) -> Bytes {
     Bytes::from(json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string())
 }

@@ -1,4 +1,4 @@
-//! The facts about a request that the way in tells the protocol.
+//! Facts about a request that the transport passes to the protocol.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,22 +12,23 @@ use crate::authorize::Permissions;
 use crate::offer::Offered;
 use crate::token::Principal;
 
-/// A request that has been let in. It travels with the message that was judged; nothing else does.
+/// An accepted request. It travels with the decided message, and nothing else does.
 #[derive(Clone)]
 pub struct Exchange {
     /// The caller.
     pub principal: Arc<Principal>,
-    /// The caller's permissions, which lists show.
+    /// The caller's permissions, which determine lists.
     pub permissions: Permissions,
-    /// The snapshot of the offer that the request was decided by. Empty for a request that depends on none.
+    /// The snapshot of the offer for the decision. Empty for a request that depends on none.
     pub offered: Arc<Offered>,
-    /// The access to Microsoft Graph that the grant gives. Absent where no grant was looked for: then nothing is called.
+    /// The grant's access to Microsoft Graph. Absent if no grant was needed: then nothing is called.
     pub granted: Option<GraphAccess>,
-    /// The revision that the request speaks.
+    /// The revision of the request.
     pub revision: Revision,
-    /// Asks the client for input while a call runs. Absent over HTTP.
+    /// Sends requests to the client while a call runs. Absent over HTTP.
     pub asks: Option<Asks>,
 }
 
-/// Asks a client: requests by name as MCP defines them, and its results by the same names, null where there is none.
+/// Function that sends requests to a client by name, as MCP defines them. It returns the results by the same names,
+/// null for a missing one.
 pub type Asks = Arc<dyn Fn(BTreeMap<String, Value>) -> BoxFuture<'static, BTreeMap<String, Value>> + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Headers of a request, which repeat parts of its body for those between: both must say the same.
+//! Headers of a request that repeat parts of its body for intermediaries. Both must be equal.
 
 use axum::http::HeaderMap;
 use base64::Engine;
@@ -13,7 +13,7 @@ const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 
-/// The revision that a request speaks, by its headers and its `_meta`.
+/// Returns the revision of a request, from its headers and its `_meta`.
 ///
 /// # Errors
 /// If the revision is not served, or `_meta` lacks members that it takes.
@@ -37,11 +37,11 @@ pub fn revision(headers: &HeaderMap, meta: &Meta) -> Result<Revision, ErrorValue
     }
 }
 
-/// Checks the headers that repeat the method and the name of what it is about. They are required since 2026-07-28, and
-/// compared wherever they are: those between may go by them.
+/// Checks the headers that repeat the method and the name of its target. They are required since 2026-07-28. If
+/// present, they are always compared, since intermediaries may use them.
 ///
 /// # Errors
-/// If a header is missing, or not what the body says.
+/// If a header is missing, or differs from the body.
 pub fn method_and_name(headers: &HeaderMap, method: &Method, revision: Revision) -> Result<(), ErrorValue> {
     let name = method.operation().map(Operation::name);
     for (header, body) in [(METHOD, Some(method.name())), (NAME, name)] {
@@ -54,7 +54,7 @@ pub fn method_and_name(headers: &HeaderMap, method: &Method, revision: Revision)
     Ok(())
 }
 
-/// Checks the headers that repeat arguments of a tool, where its schema asks for them (`x-mcp-header`).
+/// Checks the headers that repeat arguments of a tool, if its schema requires them (`x-mcp-header`).
 ///
 /// # Errors
 /// If a header is not what the arguments say.
@@ -66,7 +66,7 @@ pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered)
             (None, None) => {}
             (None, Some(_)) => return Err(missing(&header)),
             (Some(_), None) => {
-                let text = format!("the header {header} repeats an argument that is absent; leave it out");
+                let text = format!("the header {header} repeats an argument that is absent; remove the header");
                 return Err(ErrorValue::new(code::HEADER_MISMATCH, text));
             }
             (Some(said), Some(argument)) if is_same_number(said, &argument) => {}
@@ -76,26 +76,26 @@ pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered)
     Ok(())
 }
 
-/// Returns whether both are the same number, however it is written.
+/// Returns whether both are the same number, in any notation.
 fn is_same_number(said: &str, argument: &str) -> bool {
     let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
     number(said).is_some_and(|said| number(argument) == Some(said))
 }
 
-/// The only value of a header. None where there is none.
+/// Returns the only value of a header; `None` if there is none.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ErrorValue> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
         Ok(value) if values.next().is_none() => Ok(Some(value)),
         _ => {
-            let text = format!("the header {name} must be there once, in visible ASCII characters");
+            let text = format!("the header {name} must occur exactly once, in visible ASCII characters");
             Err(ErrorValue::new(code::HEADER_MISMATCH, text))
         }
     }
 }
 
-/// A value that no header can hold stands there in base64.
+/// A value that no header can contain is encoded in base64.
 fn compare(name: &str, said: &str, body: &str) -> Result<(), ErrorValue> {
     let Some(encoded) = said.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return if said == body { Ok(()) } else { Err(differs(name, said, body)) };
@@ -107,11 +107,11 @@ fn compare(name: &str, said: &str, body: &str) -> Result<(), ErrorValue> {
 }
 
 fn missing(name: &str) -> ErrorValue {
-    let text = format!("the header {name} is missing; send what the body says");
+    let text = format!("the header {name} is missing; send the value from the body");
     ErrorValue::new(code::HEADER_MISMATCH, text)
 }
 
 fn differs(name: &str, said: &str, body: &str) -> ErrorValue {
-    let text = format!("the header {name} says {said:?}, and the body {body:?}; send the same in both");
+    let text = format!("the header {name} has {said:?}, and the body has {body:?}; send the same value in both");
     ErrorValue::new(code::HEADER_MISMATCH, text)
 }

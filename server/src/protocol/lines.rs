@@ -1,4 +1,4 @@
-//! MCP with one client over lines of JSON: messages that are judged already come in, and the answers go out as text.
+//! MCP with one client over lines of JSON. Messages are already decided, and answers are sent as text.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,21 +21,21 @@ use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Message, Method};
 use crate::offer::Offer;
 
-/// Time that a client has to answer a request of ours: its person may have to look at it.
+/// Timeout of a client's answer to our request: its user may have to see it.
 const INPUT_PATIENCE: Duration = Duration::from_secs(20);
 
-/// A message that is let in.
+/// An accepted message.
 pub enum LetIn {
     /// A request or a notification.
     Judged {
-        /// The message as it was judged.
+        /// The decided message.
         message: Box<Message>,
-        /// Everything that the protocol is to know of it.
+        /// The facts about it for the protocol.
         exchange: Box<Exchange>,
-        /// Its recording, which is held while it runs.
+        /// The recording, which is held while the request runs.
         recording: Recording,
     },
-    /// An answer to a request of ours.
+    /// An answer to our request.
     Answer {
         /// The id of the request.
         id: Value,
@@ -44,7 +44,7 @@ pub enum LetIn {
     },
 }
 
-/// The messages to one client, as JSON texts in their order, and the requests of it that wait for one.
+/// Messages to one client, as JSON texts in order, and the requests that wait for an answer.
 #[derive(Clone)]
 pub struct Outgoing {
     /// The messages.
@@ -53,7 +53,7 @@ pub struct Outgoing {
     pub unanswered: Arc<Unanswered>,
 }
 
-/// Speaks MCP with one client, until no more messages come or `stop` is cancelled.
+/// Serves one client until the messages end or `stop` is cancelled.
 pub async fn serve_lines(
     offer: Arc<dyn Offer>,
     mut messages: mpsc::Receiver<LetIn>,
@@ -85,12 +85,12 @@ struct Session {
     protocol: Protocol,
     outgoing: Outgoing,
     asking: Asking,
-    /// The calls that run, by the id of their request as JSON.
+    /// Running calls, by the id of their request as JSON.
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
 impl Session {
-    /// Answers a message, or returns the call that will.
+    /// Answers a message, or returns the call that will answer it.
     async fn begin(&self, message: Message, mut exchange: Exchange) -> Option<BoxFuture<'static, ()>> {
         if let Method::Cancelled { request: Some(request) } = &message.method {
             self.cancel(request);
@@ -102,7 +102,7 @@ impl Session {
             Answer::Now(text) => self.outgoing.answer(&id, text).await,
             Answer::Failed(error) => self.outgoing.fail(&id, &error).await,
             Answer::Subscribed(_) => {
-                let error = ErrorValue::new(code::METHOD_NOT_FOUND, "nobody can subscribe over this transport");
+                let error = ErrorValue::new(code::METHOD_NOT_FOUND, "this transport does not support subscriptions");
                 self.outgoing.fail(&id, &error).await;
             }
             Answer::Later(call) => return Some(self.run(id, call).boxed()),
@@ -111,7 +111,7 @@ impl Session {
         None
     }
 
-    /// A call to its end, or until the client cancels it: then nobody waits for an answer.
+    /// Runs a call to its end, or until the client cancels it. A cancelled call needs no answer.
     fn run(&self, id: Value, mut call: Running) -> impl Future<Output = ()> + Send + 'static {
         let cancelled = CancellationToken::new();
         let (running, outgoing) = (Arc::clone(&self.running), self.outgoing.clone());
@@ -126,7 +126,7 @@ impl Session {
                 }
             };
             let is_told = cancelled.run_until_cancelled(telling).await;
-            // Only then may another request have the same id.
+            // From here on another request may have the same id.
             lock(&running).remove(&id.to_string());
             match is_told {
                 Some(message) => outgoing.answer(&id, message).await,
@@ -143,7 +143,7 @@ impl Session {
 }
 
 impl Outgoing {
-    /// Sends the answer to a request. A client that takes nothing more has gone.
+    /// Sends the answer to a request. A failure means that the client has gone.
     async fn answer(&self, id: &Value, text: Bytes) {
         self.send(text).await;
         self.unanswered.end(id);
@@ -161,17 +161,17 @@ impl Outgoing {
     }
 }
 
-/// Requests to the client, which it answers while a call runs.
+/// Requests to the client, which answers them while a call runs.
 #[derive(Clone)]
 struct Asking {
     lines: mpsc::Sender<String>,
-    /// The places of answers to come, by the id of our request.
+    /// Senders of pending answers, by the id of our request.
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
     next: Arc<AtomicU64>,
 }
 
 impl Asking {
-    /// The answers of the client to these requests, in their order. A request that is not answered in time has none.
+    /// Returns the client's answers to these requests, in their order. A request without an answer in time has `None`.
     async fn ask(self, requests: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
         let mut answers = BTreeMap::new();
         for (name, request) in requests {
@@ -198,7 +198,7 @@ impl Asking {
     }
 }
 
-/// Forgets a request to the client once nobody waits for its answer.
+/// Forgets a request to the client when no call waits for its answer.
 struct Forgotten<'a> {
     waiting: &'a Mutex<HashMap<u64, oneshot::Sender<Value>>>,
     id: u64,

@@ -1,6 +1,6 @@
-//! Lists of what a caller may use, page by page.
+//! Lists of the offer for a caller, in pages.
 //!
-//! Many callers may use the same. So a page is written once for all to whom it shows the same entries, and kept for a while.
+//! Many callers may see the same entries. Each page is therefore written once for all of them, and cached for a while.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::authorize::Permissions;
 use crate::offer::{Failure, Listed, Offered};
 use crate::raw_json::{RawObject, raw};
 
-/// Entries of a page.
+/// Number of entries on a page.
 const PAGE: usize = 100;
-/// Memory that the kept pages may take, in bytes; the least used go first.
+/// Maximum memory of the cached pages, in bytes. The least used are removed first.
 const KEPT: u64 = 4 * 1024 * 1024;
 
-/// The pages that are kept.
+/// The cached pages.
 pub(super) struct Lists {
     kept: Cache<Key, Arc<str>>,
     server_info: Value,
@@ -34,7 +34,7 @@ struct Key {
     offered: u64,
     of: Listed,
     revision: Revision,
-    /// Places in the list of the entries on the page.
+    /// Positions in the list of the entries on the page.
     shown: Vec<u16>,
     has_next: bool,
 }
@@ -46,10 +46,10 @@ impl Lists {
         Self { kept: Cache::builder().max_capacity(KEPT).weigher(weight).build(), server_info }
     }
 
-    /// A page of a list, as the JSON text of a result.
+    /// Returns a page of a list, as the JSON text of a result.
     ///
     /// # Errors
-    /// If the cursor is none of this list.
+    /// If the cursor does not belong to this list.
     pub(super) fn page(
         &self,
         (of, cursor): (Listed, Option<&str>),
@@ -61,7 +61,7 @@ impl Lists {
             None => 0,
             Some(cursor) => after(offered, of, cursor).ok_or_else(|| {
                 Failure::invalid(
-                    "the cursor is none of this list, or the list has changed; list again without a cursor",
+                    "the cursor does not belong to this list, or the list has changed; list again without a cursor",
                 )
             })?,
         };
@@ -96,7 +96,7 @@ impl Lists {
     }
 }
 
-/// Digests of the lists as a caller sees them: the lists have changed if these have.
+/// Digests of the lists that a caller sees. A list has changed if its digest has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) tools: [u8; 32],
@@ -122,13 +122,13 @@ impl Seen {
     }
 }
 
-/// The places of the entries that a caller may use, from this one on.
+/// Returns the positions of the entries that a caller may use, from this position on.
 fn allowed(offered: &Offered, of: Listed, permissions: &Permissions, start: usize) -> impl Iterator<Item = usize> {
     (start..offered.count(of))
         .filter(move |at| offered.entry(of, *at).is_some_and(|operation| permissions.allow(operation)))
 }
 
-/// The place after the entry that a cursor names.
+/// Returns the position after the entry that a cursor names.
 fn after(offered: &Offered, of: Listed, cursor: &str) -> Option<usize> {
     let name = URL_SAFE_NO_PAD.decode(cursor).ok()?;
     let is_named = |at: &usize| offered.entry(of, *at).is_some_and(|operation| operation.name().as_bytes() == name);

@@ -1,8 +1,8 @@
-//! MCP itself, for any offer: revisions, headers, envelope, lists, calls, subscriptions.
+//! MCP for any offer: revisions, headers, envelope, lists, calls, subscriptions.
 //!
-//! The way in (HTTP, or the lines of a child process) authenticates a request, decides about it, and hands it over with an
-//! [`Exchange`]. [`Protocol::answer`] answers at once what it can. A call becomes a [`Running`], which may tell the client how
-//! far it is before it is [`Finished`]; a client that listens becomes a [`Subscription`].
+//! The transport (HTTP, or the lines of a child process) authenticates a request, decides about it, and passes it on
+//! with an [`Exchange`]. [`Protocol::answer`] answers at once if possible. A call becomes a [`Running`], which may
+//! report its progress to the client before it is [`Finished`]. A listening client becomes a [`Subscription`].
 
 mod calls;
 mod description;
@@ -51,23 +51,23 @@ pub struct Protocol {
 pub enum Answer {
     /// This message, as JSON text.
     Now(Bytes),
-    /// The end of a call that has to be waited for.
+    /// The end of a call, which must be awaited.
     Later(Running),
-    /// Notifications for as long as the client listens.
+    /// Notifications while the client listens.
     Subscribed(Box<Subscription>),
     /// An error.
     Failed(ErrorValue),
-    /// Nothing: it was a notification.
+    /// Nothing, since the message was a notification.
     Nothing,
 }
 
 impl Protocol {
-    /// The protocol for this offer.
+    /// Returns the protocol for this offer.
     pub fn new(offer: Arc<dyn Offer>) -> Self {
         Self::with(offer, true)
     }
 
-    /// The same, over a transport where nobody subscribes.
+    /// Returns the protocol for a transport without subscriptions.
     pub fn without_subscriptions(offer: Arc<dyn Offer>) -> Self {
         Self::with(offer, false)
     }
@@ -80,7 +80,7 @@ impl Protocol {
         Self { offer, lists, server_info: Arc::new(server_info), description, has_subscriptions }
     }
 
-    /// The description of the offer as it is now.
+    /// Returns the current description of the offer.
     fn description(&self) -> Arc<Description> {
         let (about, known) = (self.offer.about(), self.description.load());
         if Arc::ptr_eq(&about, known.about()) {
@@ -91,7 +91,7 @@ impl Protocol {
         new
     }
 
-    /// The answer to a message that has been let in.
+    /// Returns the answer to an accepted message.
     pub fn answer(&self, message: Message, exchange: &Exchange) -> Answer {
         let Message { id, method, meta } = message;
         let Some(id) = id else { return Answer::Nothing };
@@ -99,7 +99,8 @@ impl Protocol {
         match method {
             Method::Initialize { .. } => result(&self.description().initialized(exchange.revision)),
             Method::Discover => result(self.description().discovered()),
-            // Nobody keeps a log level or is told of resources: clients of these revisions have neither session nor stream.
+            // Log levels and resource subscriptions are not stored: clients of these revisions have neither session nor
+            // stream.
             Method::Ping | Method::SetLogLevel | Method::Subscribe { .. } => result("{}"),
             Method::List { of, cursor } => {
                 let asked = (of, cursor.as_deref());

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::authorize::Meta;
 use crate::authorize::json_rpc::{ErrorValue, code};
 
-/// A revision that is served.
+/// A supported revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Revision {
     /// 2025-03-26, without batches.
@@ -14,18 +14,18 @@ pub enum Revision {
     V2025_06_18,
     /// 2025-11-25.
     V2025_11_25,
-    /// 2026-07-28: every request stands alone.
+    /// 2026-07-28: every request is independent.
     V2026_07_28,
 }
 
 impl Revision {
-    /// All of them, the newest first.
+    /// All revisions, the newest first.
     pub const ALL: [Self; 4] = [Self::V2026_07_28, Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26];
 
-    /// The newest one with a handshake.
+    /// The newest revision with a handshake.
     const NEWEST_WITH_HANDSHAKE: Self = Self::V2025_11_25;
 
-    /// The one that a request speaks which names none.
+    /// The revision of a request that names none.
     pub const UNNAMED: Self = Self::V2025_03_26;
 
     /// The revision of this name.
@@ -40,13 +40,13 @@ impl Revision {
     pub fn served(name: &str) -> Result<Self, ErrorValue> {
         Self::named(name).ok_or_else(|| {
             let supported = Self::ALL.map(Self::name);
-            let text = format!("this server does not speak revision {name:?}; use one of {}", supported.join(", "));
+            let text = format!("this server does not support revision {name:?}; use one of {}", supported.join(", "));
             let data = Some(json!({ "supported": supported, "requested": name }));
             ErrorValue { data, ..ErrorValue::new(code::UNSUPPORTED_VERSION, text) }
         })
     }
 
-    /// The revision that a request names by itself. None if it names none.
+    /// Returns the revision that a request names by itself; `None` if it names none.
     ///
     /// # Errors
     /// If it is not served, or the request lacks the capabilities of its client.
@@ -61,7 +61,7 @@ impl Revision {
         Ok(Some(revision))
     }
 
-    /// The revision that a handshake is answered with, by the name of the one that it asks for.
+    /// Returns the revision of the answer to a handshake, from the name of the requested one.
     pub fn agreed(asked: &str) -> Self {
         Self::named(asked).filter(|revision| !revision.is_modern()).unwrap_or(Self::NEWEST_WITH_HANDSHAKE)
     }
@@ -76,7 +76,7 @@ impl Revision {
         }
     }
 
-    /// True where every request stands alone: no handshake, results with their type and their cache hints.
+    /// True if every request is independent: no handshake, results with their type and their cache hints.
     pub fn is_modern(self) -> bool {
         self >= Self::V2026_07_28
     }

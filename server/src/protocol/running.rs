@@ -1,4 +1,4 @@
-//! A call that runs: its notices, and its end.
+//! A running call: its notices, and its end.
 
 use axum::body::Bytes;
 use futures::future::BoxFuture;
@@ -10,19 +10,19 @@ use super::envelope;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::offer::{JsonObject, LogMessage, Notice, Progress};
 
-/// A call that runs. It ends when this is dropped, unless it was detached.
+/// A running call. It ends when this is dropped, unless it was detached.
 pub struct Running {
     id: Value,
     finishing: BoxFuture<'static, Finished>,
     notices: Option<mpsc::Receiver<Notice>>,
     progress_token: Option<Value>,
-    /// Steps that were told to be done.
+    /// Last reported number of finished steps.
     done: Option<f64>,
-    /// The end, while notices of before it are left.
+    /// The end, while earlier notices remain.
     finished: Option<Finished>,
 }
 
-/// The next thing that a call tells its client.
+/// The next event of a call.
 #[derive(Debug)]
 pub enum Step {
     /// A notification, as JSON text.
@@ -36,7 +36,7 @@ impl Running {
         Self { id, finishing: Box::pin(finishing), notices: None, progress_token: None, done: None, finished: None }
     }
 
-    /// The same call, whose notices are told with this token.
+    /// Returns the same call, whose progress is reported with this token.
     pub(super) fn telling(self, notices: Option<mpsc::Receiver<Notice>>, progress_token: Option<Value>) -> Self {
         Self { notices, progress_token, ..self }
     }
@@ -82,7 +82,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end, and tells nobody the notices.
+    /// Waits for the end, and discards the notices.
     pub async fn finish(mut self) -> Finished {
         match self.finished.take() {
             Some(finished) => finished,
@@ -90,7 +90,7 @@ impl Running {
         }
     }
 
-    /// The same call, run like this. A call that does not come to its end is cut off.
+    /// Returns the same call, run by this function. A call that does not finish is aborted.
     pub fn run_by(
         self,
         run: impl FnOnce(BoxFuture<'static, Finished>) -> BoxFuture<'static, Option<Finished>>,
@@ -100,7 +100,7 @@ impl Running {
         Self { finishing: Box::pin(finishing), ..self }
     }
 
-    /// The notice as a notification. None for progress that is no more than before: it must increase.
+    /// Returns the notice as a notification; `None` for progress that has not increased, since it must.
     fn notification(&mut self, notice: Notice) -> Option<Bytes> {
         Some(match notice {
             Notice::Progress(Progress { done, total, message }) => {
@@ -122,8 +122,8 @@ impl Running {
     }
 }
 
-/// The end of a call whose task has ended before it.
+/// Returns the end of a call whose task has ended too early.
 fn lost(id: &Value) -> Finished {
-    let error = ErrorValue::new(code::INTERNAL_ERROR, "the call was cut off; call again");
+    let error = ErrorValue::new(code::INTERNAL_ERROR, "the call was aborted; call again");
     Finished { message: Bytes::from(error.answer(id).to_string()), error: Some(error.code), need: None }
 }

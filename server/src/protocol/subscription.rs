@@ -1,6 +1,6 @@
-//! A client's subscription (`subscriptions/listen`): the lists as it sees them, and resources that change.
+//! A client's subscription (`subscriptions/listen`): the lists that it sees, and changed resources.
 //!
-//! Nothing is told that the caller may not see by the policy in force.
+//! Notifications only cover entries that the caller may see by the current policy.
 
 use axum::body::Bytes;
 use serde_json::{Value, json};
@@ -12,10 +12,10 @@ use crate::authorize::{Filter, Permissions};
 use crate::offer::{JsonObject, Offered};
 
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
-/// Resources that one client may listen to, the first of those that it names.
+/// Maximum number of resources that one client may listen to: the first that it names.
 const MAXIMUM_RESOURCES: usize = 100;
 
-/// A client that listens.
+/// A listening client.
 pub struct Subscription {
     id: Value,
     filter: Filter,
@@ -24,7 +24,7 @@ pub struct Subscription {
 }
 
 impl Protocol {
-    /// Begins to listen for this client.
+    /// Starts to listen for this client.
     pub(super) fn listen(&self, id: Value, mut filter: Filter, exchange: &Exchange) -> Subscription {
         let about = self.offer.about();
         filter.prompts &= about.prompts;
@@ -45,7 +45,7 @@ impl Subscription {
         &self.id
     }
 
-    /// The first message: the notifications that the client gets.
+    /// Returns the first message: the notifications that the client gets.
     pub fn acknowledged(&self) -> Bytes {
         let mut accepted = JsonObject::new();
         let Filter { tools, prompts, resources, uris } = &self.filter;
@@ -62,7 +62,7 @@ impl Subscription {
         self.notification("notifications/subscriptions/acknowledged", json!({ "notifications": accepted }))
     }
 
-    /// The messages about lists that the caller sees otherwise than before.
+    /// Returns the messages about lists that have changed for the caller.
     pub fn changed(&mut self, offered: &Offered, permissions: &Permissions) -> Vec<Bytes> {
         let before = std::mem::replace(&mut self.seen, Seen::now(offered, permissions));
         let changes = [
@@ -74,19 +74,20 @@ impl Subscription {
         changed.map(|(_, method)| self.notification(method, json!({}))).collect()
     }
 
-    /// The message about a resource whose content is another one, if the client listens to it and may read it.
+    /// Returns the message about a resource with changed content, if the client listens to it and may read it.
     pub fn updated(&self, uri: &str, offered: &Offered, permissions: &Permissions) -> Option<Bytes> {
         let listens = self.filter.uris.iter().any(|listened| listened == uri);
         (listens && may_read(uri, offered, permissions))
             .then(|| self.notification("notifications/resources/updated", json!({ "uri": uri })))
     }
 
-    /// The messages about all resources that the client listens to and may read: any of them may have changed.
+    /// Returns the messages about all resources that the client listens to and may read, since any of them may have
+    /// changed.
     pub fn all_updated(&self, offered: &Offered, permissions: &Permissions) -> Vec<Bytes> {
         self.filter.uris.iter().filter_map(|uri| self.updated(uri, offered, permissions)).collect()
     }
 
-    /// The last message.
+    /// Returns the last message.
     pub fn ended(&self) -> Bytes {
         let result = JsonObject::from_iter([("_meta".to_owned(), json!({ SUBSCRIPTION_ID: self.id }))]);
         let result = envelope::complete(result, Revision::V2026_07_28, Kind::Once, &self.server_info);

@@ -1,4 +1,4 @@
-//! Requests of one client that are not answered yet.
+//! Unanswered requests of one client.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,21 +7,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-/// Requests that are answered at a time.
+/// Maximum number of unanswered requests.
 const MAXIMUM_UNANSWERED: usize = 256;
 
-/// A reason for which a request is not taken.
+/// The reason for which a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
-    /// Its answer could not be told from another one's.
-    #[error("a request of this id is not answered yet; give each request an id of its own")]
+    /// Its answer could not be distinguished from another one's.
+    #[error("a request with this id is not answered yet; give each request its own id")]
     SameId,
     /// There are too many.
-    #[error("{MAXIMUM_UNANSWERED} requests are not answered yet; send this one again when some are")]
+    #[error("{MAXIMUM_UNANSWERED} requests are not answered yet; send this one again later")]
     TooMany,
 }
 
-/// Requests that are not answered yet, by id as JSON.
+/// Unanswered requests, by id as JSON.
 #[derive(Default)]
 pub struct Unanswered {
     ids: Mutex<HashMap<String, Waiting>>,
@@ -31,17 +31,17 @@ pub struct Unanswered {
 /// The reason for which an answer takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// It depends on nobody else.
+    /// The answer depends on nothing else.
     ForNobody,
-    /// It depends on others, and on the person.
+    /// The answer depends on other servers, or on the user.
     ForOthers,
 }
 
 impl Unanswered {
-    /// Notes a request.
+    /// Records a request.
     ///
     /// # Errors
-    /// If one of this id is not answered yet, or too many are not.
+    /// If a request with this id is not answered yet, or too many are not.
     pub fn begin(&self, id: &Value, waiting: Waiting) -> Result<(), NotTaken> {
         let mut ids = self.lock();
         let is_full = ids.len() >= MAXIMUM_UNANSWERED;
@@ -55,13 +55,13 @@ impl Unanswered {
         }
     }
 
-    /// Notes that a request is answered, or will not be.
+    /// Records that a request is answered, or will not be.
     pub fn end(&self, id: &Value) {
         self.lock().remove(&id.to_string());
         self.changed.notify_waiters();
     }
 
-    /// Waits until everything is answered that depends on nobody else.
+    /// Waits until everything is answered that depends on nothing else.
     pub async fn settled(&self) {
         loop {
             let changed = self.changed.notified();
