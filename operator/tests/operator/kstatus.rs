@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Space, mk_mapping, mk_server, until};
 
-/// Returns the state of an object of a custom kind by the rules of kstatus (sigs.k8s.io/cli-utils), with the extension
-/// of Flux and Helm for the condition `Ready`.
+/// Returns the state of an object of a custom kind by the rules of kstatus (sigs.k8s.io/cli-utils). Flux and Helm
+/// extend them by the condition `Ready`.
 fn kstatus(object: &impl Serialize) -> &'static str {
     let object = serde_json::to_value(object).unwrap();
     let is = |type_: &str, status: &str| {

@@ -11,8 +11,8 @@ use crate::harness::{Space, api_of, mk_server, until};
 const VERSION: &str = "admissionregistration.k8s.io/v1";
 
 impl Space {
-    /// Makes the API server patch the namespace's objects of a kind at these operations with these steps of a JSON
-    /// patch (CEL), by a policy of the cluster's administrator. It takes effect a moment later.
+    /// Makes the API server patch the namespace's objects of a kind at these operations, by a policy of the cluster's
+    /// administrator. The steps of the JSON patch are in CEL. It takes effect a moment later.
     pub(crate) async fn mutate(&self, (group, plural): (&str, &str), operations: &[&str], steps: &[(&str, &str)]) {
         let rule =
             json!({"apiGroups": [group], "apiVersions": ["v1"], "resources": [plural], "operations": operations});

@@ -99,8 +99,8 @@ async fn events(space: &Space) -> Vec<(String, String)> {
     events.items.into_iter().filter(about).map(|event| (event.type_.unwrap(), event.reason.unwrap())).collect()
 }
 
-/// Returns the operator's requests to the API server since then, except its lease, its watches, and the events and
-/// nudges that depend on the speed of pods.
+/// Returns the operator's requests to the API server since then, except its lease and its watches. Events and nudges
+/// are left out, too, since they depend on the speed of pods.
 fn requests(space: &Space, since: Marker) -> Vec<String> {
     let mut all = space.cluster.plane.audit().requests(since, OPERATOR).unwrap();
     all.retain(|asked| asked.verb != "watch" && !matches!(asked.resource.as_str(), "leases" | "events" | "pods"));

@@ -21,7 +21,7 @@ impl Socket {
     /// Listens, and replaces the socket of an earlier run.
     ///
     /// # Errors
-    /// If something else lies there, the folder cannot be written, or the path is too long. The message says what to change.
+    /// If the path has another file, the folder cannot be written, or the path is too long. The message has the next step.
     pub(crate) fn listen(path: &Path) -> anyhow::Result<Self> {
         let occupied = fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket());
         ensure!(!occupied, "{} is not a socket; choose another path for --socket", path.display());

@@ -38,7 +38,7 @@ pub struct Backend {
 /// Serves the connection, which is standard input, until it is closed, the process ends, or SIGTERM arrives.
 ///
 /// # Errors
-/// If standard input is no socket, or the runtime cannot watch it.
+/// If standard input is not a socket, or the runtime cannot watch it.
 pub async fn supervise(backend: &Backend, log: &Log) -> anyhow::Result<()> {
     set_child_subreaper(true).context("adopt orphans")?;
     let (mut stop, ended) = (StopSignals::take()?, ChildSignals::take()?);

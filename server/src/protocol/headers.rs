@@ -16,7 +16,7 @@ const NAME: &str = "mcp-name";
 /// Returns the revision of a request, from its headers and its `_meta`.
 ///
 /// # Errors
-/// If the revision is not served, or `_meta` lacks members that it takes.
+/// If the revision is not supported, or `_meta` lacks required members.
 pub fn revision(headers: &HeaderMap, meta: &Meta) -> Result<Revision, ErrorValue> {
     let header = only(headers, PROTOCOL_VERSION)?;
     if let (Some(header), Some(named)) = (header, &meta.revision) {
@@ -57,7 +57,7 @@ pub fn method_and_name(headers: &HeaderMap, method: &Method, revision: Revision)
 /// Checks the headers that repeat arguments of a tool, if its schema requires them (`x-mcp-header`).
 ///
 /// # Errors
-/// If a header is not what the arguments say.
+/// If a header differs from the arguments.
 pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered) -> Result<(), ErrorValue> {
     let Operation::Tool { name, arguments } = operation else { return Ok(()) };
     let Some(tool) = offered.tool(name) else { return Ok(()) };

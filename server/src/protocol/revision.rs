@@ -49,7 +49,7 @@ impl Revision {
     /// Returns the revision that a request names by itself; `None` if it names none.
     ///
     /// # Errors
-    /// If it is not served, or the request lacks the capabilities of its client.
+    /// If it is not supported, or the request lacks the capabilities of its client.
     pub fn of(meta: &Meta) -> Result<Option<Self>, ErrorValue> {
         let Some(named) = &meta.revision else { return Ok(None) };
         let revision = Self::served(named)?;

@@ -115,7 +115,7 @@ async fn the_same_challenge_is_not_repeated() {
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
     assert_eq!(call(&site, &token(tenant, true)).await.status(), 401);
-    // Neither the same token nor another one that satisfies no more.
+    // No new challenge for the same token, or for another one that satisfies no more.
     for token in [token(tenant, true), token(tenant, true)] {
         let text = tool_error(call(&site, &token).await).await;
         assert!(text.contains("AADSTS50076") && text.contains("sign in again"), "{text}");
@@ -298,7 +298,7 @@ async fn if_the_challenge_cannot_be_met_groups_are_unknown_and_the_refusal_has_t
     let tenant = &site.setup.tenant;
     change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
     assert_eq!(call(&site, &token_without_groups(tenant, true)).await.status(), 401);
-    // Neither a client that cannot, nor one that got the same challenge a moment ago.
+    // Either a client that cannot, or one that got the same challenge a moment ago.
     for capable in [false, true] {
         let token = token_without_groups(tenant, capable);
         let response = call(&site, &token).await;

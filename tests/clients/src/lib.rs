@@ -17,7 +17,7 @@ pub const MCP_CLIENTS: &str = env!("CARGO_MANIFEST_DIR");
 /// Returns the interpreter of a virtual environment with the packages of `requirements.txt` in `lists`.
 ///
 /// # Errors
-/// If Python or the package index cannot be had; the message says what it takes.
+/// If Python or the package index is not available. The message has the next step.
 pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
     let requirements = lists.join("requirements.txt");
     let folder = installed(cache, name, std::slice::from_ref(&requirements), |folder| {
@@ -33,7 +33,7 @@ pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf>
 /// Returns the `node_modules` with the packages of `package-lock.json` in `lists`. Scripts of packages are not run.
 ///
 /// # Errors
-/// If npm or the registry cannot be had; the message says what it takes.
+/// If npm or the registry is not available. The message has the next step.
 pub fn node_modules(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
     let sources = ["package.json", "package-lock.json"].map(|list| lists.join(list));
     let folder = installed(cache, name, &sources, |folder| {

@@ -27,7 +27,7 @@ struct Way {
 /// Host and Origin are unchanged.
 ///
 /// # Errors
-/// If the token is no value of a header.
+/// If the token is not valid in a header.
 pub(crate) fn spawn(listener: TcpListener, server: SocketAddr, token: &str) -> anyhow::Result<()> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);

@@ -22,7 +22,7 @@ impl Suite {
     /// Installs the pinned suite and its Node, if they are missing. Blocks until that is done.
     ///
     /// # Errors
-    /// If npm or the registry cannot be had.
+    /// If npm or the registry is not available.
     pub(crate) fn install() -> anyhow::Result<Self> {
         let cache = image::Workspace::read()?.target.join("tmp");
         let lists = Path::new(stock_clients::MCP_CLIENTS).join("node");

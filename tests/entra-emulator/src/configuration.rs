@@ -41,7 +41,7 @@ impl Configuration {
     /// Reads a YAML file.
     ///
     /// # Errors
-    /// If the file cannot be read, or says what no field means; the message names both.
+    /// If the file cannot be read, or has an unknown field. The message names both.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;

@@ -1,6 +1,6 @@
 //! Errors of the authority: each condition with its AADSTS code, HTTP status and text, in Entra's format.
 //!
-//! If no real answer is known, the status and `error` are those of the most similar condition with a known answer.
+//! Without a known real answer, the status and `error` are those of the most similar condition with one.
 
 use axum::{
     Json,

@@ -43,7 +43,7 @@ impl CertificateAuthority {
     /// name.
     ///
     /// # Errors
-    /// If one of them is neither.
+    /// If one of them is neither a DNS name nor an IP address.
     pub fn issue(&self, names: &[&str]) -> anyhow::Result<Certificate> {
         self.issue_with(names, |_| ())
     }

@@ -46,7 +46,7 @@ impl Helm {
     /// Runs Helm and returns its output.
     ///
     /// # Errors
-    /// If it fails, with what it says.
+    /// If it fails. The error has its output.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.command_line(arguments).succeed(None).await
     }

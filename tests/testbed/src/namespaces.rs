@@ -60,7 +60,7 @@ const POLL: u8 = 100;
 /// call it.
 ///
 /// # Errors
-/// If namespaces cannot be made; what the keeper says stands on stderr.
+/// If namespaces cannot be made. The keeper's output is on stderr.
 pub fn enter(arguments: &[String]) -> anyhow::Result<ExitStatus> {
     ensure_root()?;
     let mut keeper = Command::new(OURSELVES)
@@ -190,7 +190,7 @@ pub fn first(arguments: &[String]) -> anyhow::Result<i32> {
 /// Returns the control group of these namespaces, as a path below the mount of control groups.
 ///
 /// # Errors
-/// Outside namespaces of our own.
+/// If the process is not in namespaces of our own.
 pub(crate) fn control_group() -> anyhow::Result<String> {
     std::env::var(GROUP_VARIABLE).context("not in namespaces of our own")
 }

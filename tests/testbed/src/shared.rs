@@ -27,7 +27,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     /// Returns the started value. The first caller starts it. The others wait and block their threads.
     ///
     /// # Errors
-    /// What `start` said, to every caller: it is not tried again.
+    /// Returns the error of `start` to every caller: it is not tried again.
     pub fn get_or_start<F, R>(&'static self, start: F) -> anyhow::Result<&'static T>
     where
         F: FnOnce() -> R + Send + 'static,

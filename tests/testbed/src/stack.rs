@@ -102,7 +102,7 @@ impl Stack {
     /// Starts everything except the product. `report` gets a line for each started part.
     ///
     /// # Errors
-    /// If a part does not come up, with the last lines of its log.
+    /// If a part does not start. The error has the last lines of its log.
     pub async fn start(report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let supervisor = Supervisor::start()?;
         // Builds of Rust and Go run in parallel.
@@ -122,7 +122,7 @@ impl Stack {
     /// Starts a stack whose pods are containers of these images, OCI archives; within its own [`crate::namespaces`].
     ///
     /// # Errors
-    /// If a part does not come up, with the last lines of its log.
+    /// If a part does not start. The error has the last lines of its log.
     pub async fn start_on_containers(images: &[PathBuf], report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let supervisor = Supervisor::start()?;
         ContainerNode::prepare(&supervisor, &[ENTRA_HOST]).await?;
@@ -294,7 +294,7 @@ impl Stack {
     /// Runs kubectl as cluster administrator and returns its output.
     ///
     /// # Errors
-    /// If kubectl fails, with what it says.
+    /// If kubectl fails. The error has its output.
     pub async fn kubectl(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
         self.kubectl_command_line(arguments).succeed(input).await
     }

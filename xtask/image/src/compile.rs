@@ -26,7 +26,7 @@ pub struct Compiled {
 /// Builds the program, and the other ones of its image, for this machine, and blocks until that is done.
 ///
 /// # Errors
-/// If one does not build (the compiler's words stand on stderr), or is not what an empty root can run.
+/// If one does not build (the compiler's output is on stderr), or cannot run in an empty root.
 pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result<Compiled> {
     let folders = folders(workspace)?;
     // Each image separately, so that no program has features that a program of another image enables.
@@ -39,7 +39,7 @@ pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result
 /// Builds a program that does not ship. It may contain any folder names.
 ///
 /// # Errors
-/// If it does not build (the compiler's words stand on stderr), or is not what an empty root can run.
+/// If it does not build (the compiler's output is on stderr), or cannot run in an empty root.
 pub(crate) fn compile_other(workspace: &Workspace, package: &str, name: &str) -> anyhow::Result<StaticProgram> {
     let output = build(workspace, &folders(workspace)?, ["--package", package, "--bin", name])?;
     let path = executable(&output, name)?;

@@ -112,7 +112,7 @@ pub struct Built {
 /// cargo's target folder. Blocks until that is done, which takes minutes if the program is not built yet.
 ///
 /// # Errors
-/// If cargo or git fails, or where the image is not what is promised of it: static, and small.
+/// If cargo or git fails, or the image is not static or too large.
 pub fn build(workspace: &Workspace, program: Program, reference: Reference) -> anyhow::Result<Built> {
     let revision = Revision::read(&workspace.root, std::env::var("SOURCE_DATE_EPOCH").ok())?;
     let image = image(workspace, &revision, program, reference, compile::compile(workspace, program)?)?;
@@ -184,7 +184,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
 /// Returns the name of a program's image in a registry, or in a folder of it.
 ///
 /// # Errors
-/// If that is no name that registries understand.
+/// If this is not a name that registries accept.
 pub fn reference(registry: &str, program: Program, tag: &str) -> anyhow::Result<Reference> {
     let name = format!("{registry}/{program}:{tag}");
     name.parse().with_context(|| format!("{name} is not a valid name of an image; change --registry or --tag"))

@@ -19,7 +19,7 @@ impl StaticProgram {
     /// Checks the content of a program's file.
     ///
     /// # Errors
-    /// If it is no 64 bit ELF file of a known architecture, or needs a dynamic loader or a shared library.
+    /// If it is not a 64 bit ELF file of a known architecture, or needs a dynamic loader or a shared library.
     pub fn new(bytes: Vec<u8>) -> anyhow::Result<Self> {
         let data = bytes.as_slice();
         let header = FileHeader64::<Endianness>::parse(data).context("read the program's ELF header")?;

@@ -55,7 +55,7 @@ impl Revision {
     /// Asks git about the checkout in a folder.
     ///
     /// # Errors
-    /// If there is none, or `source_date_epoch` is no time.
+    /// If there is none, or `source_date_epoch` is not a time.
     pub fn read(folder: &Path, source_date_epoch: Option<String>) -> anyhow::Result<Self> {
         let commit = git(folder, &["rev-parse", "HEAD"])?;
         let changed = git(folder, &["status", "--porcelain"])?;

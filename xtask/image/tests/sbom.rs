@@ -1,5 +1,5 @@
-//! Tests that a bill of materials lists the crates in an image's programs, and not those that build it, test it, or are
-//! in the other image.
+//! Tests that a bill of materials lists exactly the crates in an image's programs. Crates that build or test them, or
+//! are in the other image, are not in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -61,7 +61,7 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Measures this operator program under the supervisor. `say` gets a line at the start of each phase.
 ///
 /// # Errors
-/// If a part does not come up, or something that is awaited does not come.
+/// If a part does not start, or an awaited state is not reached.
 pub async fn measure(
     size: &Size,
     program: &Path,

@@ -2,8 +2,8 @@
 //! the latency of their clients.
 //!
 //! Every server is a separate process on its own cores, and so is the load (`cores`). Entra is the emulator, and Graph
-//! one static answer, both in this process. All servers run at the same time, and one of them at a time is measured, in
-//! turns, so that the machine is the same for all of them. Figures are medians of the turns.
+//! one static answer, both in this process. All servers run at the same time. They are measured in turns, so that the
+//! machine is the same for all of them. Figures are medians of the turns.
 //!
 //! Calls that mcp-entra-server forwards to another MCP server are measured beside direct calls to that server
 //! (`forwarded`).

@@ -18,9 +18,9 @@ pub enum Kind {
     Call,
     /// `tools/list` without a token, which is answered 401.
     Flood,
-    /// `tools/list` of 1,000 users, each with a token of their own.
+    /// `tools/list` of 1,000 users, each with a separate token.
     UsersList,
-    /// `tools/call` with a request to Graph, of 1,000 users, each with a token of their own.
+    /// `tools/call` with a request to Graph, of 1,000 users, each with a separate token.
     UsersCall,
 }
 

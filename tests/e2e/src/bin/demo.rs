@@ -17,7 +17,7 @@ struct Arguments {
     /// Play the story of a laptop: the server as the child of an MCP client, without Kubernetes.
     #[arg(long)]
     local: bool,
-    /// End after the story: exit code 0 only if every step did what it says.
+    /// End after the story: exit code 0 only if every step passed.
     #[arg(long)]
     exit: bool,
 }

@@ -41,7 +41,7 @@ impl Step {
     /// Plays the step.
     ///
     /// # Errors
-    /// If something else happens than the title says.
+    /// If the result differs from the title.
     pub async fn play(&self, world: &World) -> anyhow::Result<Evidence> {
         (self.play)(world).await
     }

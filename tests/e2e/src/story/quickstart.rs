@@ -83,7 +83,7 @@ async fn prepare(world: &World, section: &str, folder: &Path) -> anyhow::Result<
     let mut values: Value =
         serde_yaml::from_str(&block(section, "yaml").with_context(|| format!("{PAGE} has no values.yaml"))?)?;
     merge(&mut values, &stack.values());
-    // The images are local. The user of the commands is an administrator, whom the guardrails would stop, too.
+    // The images are local. The user of the commands is an administrator. The guardrails would stop them, too.
     let here = json!({"guardrails": {
         "allowedRegistries": {"registries": [REGISTRY]}, "onlyOperatorWrites": {"exemptGroups": ["system:masters"]},
     }});

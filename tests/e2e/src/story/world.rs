@@ -282,7 +282,7 @@ impl World {
     /// Signs a user in by code and PKCE, through the pages that a browser would show.
     ///
     /// # Errors
-    /// With what Entra answers.
+    /// Returns the answer of Entra.
     pub async fn sign_in(&self, person: &User) -> anyhow::Result<Tokens> {
         let scope = format!("{}/mcp.access", self.server_app);
         self.sign_in_for(person, &["openid", "profile", &scope]).await
@@ -291,7 +291,7 @@ impl World {
     /// Signs a user in for other scopes.
     ///
     /// # Errors
-    /// With what Entra answers.
+    /// Returns the answer of Entra.
     pub async fn sign_in_for(&self, person: &User, scopes: &[&str]) -> anyhow::Result<Tokens> {
         self.tokens(person, scopes, None).await
     }
@@ -299,7 +299,7 @@ impl World {
     /// Signs a user in for claims, as an MCP client that answers a claims challenge.
     ///
     /// # Errors
-    /// With what Entra answers.
+    /// Returns the answer of Entra.
     pub async fn sign_in_with(&self, person: &User, claims: &Value) -> anyhow::Result<Tokens> {
         let scope = format!("{}/mcp.access", self.server_app);
         self.tokens(person, &["openid", &scope], Some(&claims.to_string())).await
@@ -321,7 +321,7 @@ impl World {
     /// Waits until a condition of the server has this status, and returns it.
     ///
     /// # Errors
-    /// If it does not within the world's patience: with all conditions as they stand.
+    /// If it does not within the world's timeout. The error has all conditions.
     pub async fn condition(&self, kind: ConditionType, status: &str) -> anyhow::Result<Condition> {
         self.condition_of(SERVER, kind, status).await
     }
@@ -329,7 +329,7 @@ impl World {
     /// Waits for a condition of any server of the namespace.
     ///
     /// # Errors
-    /// If it does not within the world's patience: with all conditions as they stand.
+    /// If it does not within the world's timeout. The error has all conditions.
     pub async fn condition_of(&self, server: &str, kind: ConditionType, status: &str) -> anyhow::Result<Condition> {
         self.condition_in(&self.namespace, server, kind, status).await
     }
@@ -337,7 +337,7 @@ impl World {
     /// Waits for a condition of any server.
     ///
     /// # Errors
-    /// If it does not within the world's patience: with all conditions as they stand.
+    /// If it does not within the world's timeout. The error has all conditions.
     pub(super) async fn condition_in(
         &self,
         namespace: &str,
@@ -411,7 +411,7 @@ impl World {
     /// Repeats the request until the answer is the expected one, and returns the elapsed time.
     ///
     /// # Errors
-    /// If it is not within the world's patience: with the last answer.
+    /// If it is not within the world's timeout. The error has the last answer.
     pub async fn eventually<T: Debug, F: Future<Output = anyhow::Result<T>>>(
         &self,
         what: &str,

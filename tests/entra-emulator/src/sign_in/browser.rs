@@ -185,7 +185,7 @@ impl Browser {
     /// there with [`Step::Client`].
     ///
     /// # Errors
-    /// If it is no URL.
+    /// If it is not a URL.
     pub fn leaving_at(mut self, redirect_uri: &str) -> anyhow::Result<Self> {
         self.clients.push(Url::parse(redirect_uri).with_context(|| redirect_uri.to_owned())?);
         Ok(self)
@@ -201,7 +201,7 @@ impl Browser {
     /// Opens an address as if the user typed it, and follows redirects.
     ///
     /// # Errors
-    /// If nobody answers, or after 20 redirects.
+    /// If there is no answer, or after 20 redirects.
     pub async fn open(&self, address: &str) -> anyhow::Result<Step> {
         let url = Url::parse(address).with_context(|| address.to_owned())?;
         self.navigate(Navigation::typed(url)).await
@@ -229,7 +229,7 @@ impl Browser {
     /// The cookies that the browser has for an address.
     ///
     /// # Errors
-    /// If it is no URL.
+    /// If it is not a URL.
     pub fn cookies(&self, address: &str) -> anyhow::Result<Vec<Cookie>> {
         Ok(self.jar().of(&Url::parse(address)?))
     }
@@ -238,7 +238,7 @@ impl Browser {
     /// has the same effect.
     ///
     /// # Errors
-    /// If the address is no URL, or a browser refuses the cookie.
+    /// If the address is not a URL, or a browser refuses the cookie.
     pub fn plant_cookie(&self, address: &str, cookie: &str) -> anyhow::Result<()> {
         ensure!(self.jar().set(&Url::parse(address)?, cookie), "a browser refuses the cookie {cookie}");
         Ok(())
@@ -364,7 +364,7 @@ impl Page {
     /// Presses the button with this text, or otherwise with this value, and follows redirects.
     ///
     /// # Errors
-    /// If there is no such button; the message has the page's text. And as [`Browser::open`].
+    /// If there is no such button; the message has the page's text. Also same as [`Browser::open`].
     pub async fn press(&self, button: &str) -> anyhow::Result<Step> {
         self.press_with(button, &[]).await
     }
@@ -458,7 +458,7 @@ impl Browser {
     /// Signs this user in, from an address of the client to its last page.
     ///
     /// # Errors
-    /// If a page is not there, or is no sign-in page.
+    /// If a page is missing, or is not a sign-in page.
     pub async fn sign_in(&self, address: &str, user: &str) -> anyhow::Result<Shown> {
         let (action, inputs) = self.submit(address, user).await?;
         self.show(self.http.post(action).form(&inputs)).await
@@ -467,7 +467,7 @@ impl Browser {
     /// Signs this user in up to the form with the code, and returns the form's target and its inputs.
     ///
     /// # Errors
-    /// If a page is not there, or is no sign-in page.
+    /// If a page is missing, or is not a sign-in page.
     pub async fn submit(&self, address: &str, user: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
         let start = self.http.get(address).send().await?;
         let status = start.status().as_u16();
@@ -482,7 +482,7 @@ impl Browser {
     /// The page that answers this request.
     ///
     /// # Errors
-    /// If nobody answers.
+    /// If there is no answer.
     pub async fn show(&self, request: RequestBuilder) -> anyhow::Result<Shown> {
         let answer = request.send().await?;
         Ok(Shown { status: answer.status().as_u16(), html: answer.text().await? })

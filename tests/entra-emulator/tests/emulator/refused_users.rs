@@ -1,4 +1,4 @@
-//! Tests of users whom the tenant refuses: disabled, with revoked sessions, or not assigned to the app.
+//! Tests of users that the tenant refuses: disabled, with revoked sessions, or not assigned to the app.
 
 use entra_emulator::RoleAssignment;
 use serde_json::{Value, json};

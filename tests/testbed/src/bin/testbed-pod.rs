@@ -14,7 +14,7 @@ struct Arguments {
     /// Address to serve at.
     #[arg(long)]
     listen: SocketAddr,
-    /// Served at /content; while it says `ready`, /ready answers 200, otherwise 503.
+    /// File that is served at /content. While it contains `ready`, /ready answers 200, otherwise 503.
     #[arg(long)]
     file: PathBuf,
 }

@@ -71,7 +71,7 @@ impl ContainerNode {
     /// Starts a node for this control plane and returns when it is ready. Its programs must be built.
     ///
     /// # Errors
-    /// If a package is missing, or one of its programs does not come up, with the last lines of its log.
+    /// If a package is missing, or one of its programs does not start. The error has the last lines of its log.
     pub async fn start(supervisor: &Supervisor, control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let folder = supervisor.folder().join("container-node");
         std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;

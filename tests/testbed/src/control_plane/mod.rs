@@ -54,7 +54,7 @@ impl ControlPlane {
     /// the default service account and with public discovery of its issuer.
     ///
     /// # Errors
-    /// If its programs cannot be had, or one of them does not start: the last lines of its log are in the error.
+    /// If its programs are not available, or one of them does not start. The error has the last lines of its log.
     pub async fn start(supervisor: &Supervisor) -> anyhow::Result<Self> {
         start::start(supervisor, Reach::Loopback).await
     }
@@ -72,7 +72,7 @@ impl ControlPlane {
     /// creates it, so each test creates its own.
     ///
     /// # Errors
-    /// If it cannot be made of [`ControlPlane::config`].
+    /// If it cannot be built from [`ControlPlane::config`].
     pub fn client(&self) -> anyhow::Result<kube::Client> {
         Ok(kube::Client::try_from(self.config())?)
     }

@@ -1,6 +1,5 @@
-//! NetworkPolicies, which the node does not enforce. Instead, code that forwards traffic checks them here: the edge,
-//! for the pods of an ingress controller; the pod proxy, for the operator's pods; and an [`egress`] proxy, for the pods
-//! that are configured to use it.
+//! NetworkPolicies, which the node does not enforce. Instead, three forwarders check them here: the edge, for the pods
+//! of an ingress controller; the pod proxy, for the operator's pods; and an [`egress`] proxy, for pods that use it.
 //!
 //! Differences from a cluster whose network enforces them: connections between pods, and without a proxy, are not
 //! checked. An open connection stays open. UDP, and so DNS, is not checked. An `ipBlock` also matches addresses of
@@ -80,7 +79,7 @@ impl NetworkPolicies {
     /// Checks whether these pods may connect to the port. The error is the reason for people.
     ///
     /// # Errors
-    /// The reason, for people.
+    /// Returns the reason for people.
     pub(crate) fn check(&self, from: &Identity, to: IpAddr, port: u16) -> Result<(), String> {
         let policies: Vec<NetworkPolicy> = self.policies.state().iter().map(|policy| (**policy).clone()).collect();
         if policies.is_empty() {

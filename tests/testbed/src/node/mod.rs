@@ -261,7 +261,7 @@ impl Node {
     /// after the pod's deletion. If several pods had the name, the output of all of them is returned.
     ///
     /// # Errors
-    /// If the pod has run nothing on this node.
+    /// If the pod has no log on this node.
     pub fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         self.context.logs.of_pod(namespace, pod)
     }
@@ -269,7 +269,7 @@ impl Node {
     /// Kills the processes of a pod, as in a failure of its machine. They get no SIGTERM, and are not restarted.
     ///
     /// # Errors
-    /// If the node runs no such pod.
+    /// If the node does not run the pod.
     pub fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         let ends = self.context.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let end = ends.get(&(namespace.to_owned(), pod.to_owned()));

@@ -19,7 +19,7 @@ pub(super) enum Refused {
 /// Checks the user of a container with `runAsNonRoot`. `image` is the user in its image.
 ///
 /// # Errors
-/// If the container would run as root, or nobody can tell.
+/// If the container would or could run as root.
 pub(super) fn verify(pod: &Pod, container: &Container, image: &str) -> Result<(), Refused> {
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let own = container.security_context.as_ref();

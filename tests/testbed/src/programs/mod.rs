@@ -18,7 +18,7 @@ pub use go::{CONTAINERD, CONTROL_PLANE, COREDNS, GoProgramSet, GoPrograms, HELM,
 /// of them, so that none is older than its source, and blocks until that is done.
 ///
 /// # Errors
-/// If the workspace does not build (the compiler's words stand on stderr), or has no such program.
+/// If the workspace does not build (the compiler's output is on stderr), or has no such program.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     static PROGRAMS: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
     let programs = PROGRAMS
@@ -48,7 +48,7 @@ pub(crate) fn supervisor() -> anyhow::Result<PathBuf> {
 /// in its dependencies. Builds it, and blocks until that is done.
 ///
 /// # Errors
-/// If the package does not build (the compiler's words stand on stderr), or has no such program.
+/// If the package does not build (the compiler's output is on stderr), or has no such program.
 pub fn release_program(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let built = build(&["--release", "--package", package, "--bin", name])?.remove(name);
     built.with_context(|| format!("the package {package} has no program {name}"))

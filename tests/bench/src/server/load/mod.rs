@@ -74,7 +74,7 @@ pub(super) struct Report {
 /// Reads an order from standard input, and prints the report.
 ///
 /// # Errors
-/// If the order is none, the server is gone, or an answer is not the expected one.
+/// If the order is invalid, the server has ended, or an answer is not the expected one.
 pub fn run() -> anyhow::Result<()> {
     let mut order = String::new();
     std::io::stdin().read_to_string(&mut order)?;
