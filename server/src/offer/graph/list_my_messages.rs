@@ -55,7 +55,7 @@ struct Message {
     from_address: Option<String>,
     /// When it was received, RFC 3339.
     received: Option<String>,
-    /// Whether the user has read it.
+    /// True if the user has read it.
     is_read: Option<bool>,
     /// Its first words.
     preview: Option<String>,
