@@ -21,7 +21,8 @@ impl Socket {
     /// Listens, and replaces the socket of an earlier run.
     ///
     /// # Errors
-    /// If the path has another file, the folder cannot be written, or the path is too long. The message has the next step.
+    /// If the path has another file, the folder cannot be written, or the path is too long. The message has the next
+    /// step.
     pub(crate) fn listen(path: &Path) -> anyhow::Result<Self> {
         let occupied = fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket());
         ensure!(!occupied, "{} is not a socket; choose another path for --socket", path.display());

@@ -1,6 +1,6 @@
-"""A FastMCP server with its JWT verifier, and a tool that asks Microsoft Graph: PORT, WORKERS and `peer.json` as arguments.
+"""A FastMCP server with its JWT verifier, and a tool that calls Microsoft Graph: PORT, WORKERS and `peer.json` as arguments.
 
-With `--version` it prints the versions that it runs on.
+With `--version` it prints the versions of its parts.
 """
 
 import json
@@ -53,7 +53,7 @@ if "--version" in sys.argv:
 if __name__ == "__main__":
     port, workers, os.environ["PEER"] = sys.argv[1:]
     sys.path.insert(0, str(Path(__file__).parent))
-    # The application by its name, as several workers take it.
+    # The application by its name, which several workers need.
     name = f"{Path(__file__).stem}:app"
     uvicorn.run(name, port=int(port), workers=int(workers), log_level="warning", access_log=False)
 else:

@@ -1,5 +1,5 @@
-// A server of the TypeScript SDK with jose, and a tool that asks Microsoft Graph: PORT, WORKERS and `peer.json` as
-// arguments. With `--version` it prints the versions that it runs on.
+// A server of the TypeScript SDK with jose, and a tool that calls Microsoft Graph: PORT, WORKERS and `peer.json` as
+// arguments. With `--version` it prints the versions of its parts.
 "use strict";
 
 const cluster = require("node:cluster");
@@ -42,7 +42,7 @@ function serve(port, setting) {
     return { content: [{ type: "text", text: JSON.stringify(structuredContent) }], structuredContent };
   }
 
-  // Without sessions, each request takes a server and a transport of its own: the SDK says so.
+  // Without sessions, each request needs a separate server and transport, as the SDK documents.
   async function answer(request, response) {
     const server = new Server({ name: "bench", version: "1.0.0" }, { capabilities: { tools: {} } });
     server.setRequestHandler(ListToolsRequestSchema, () => ({ tools: setting.tools }));

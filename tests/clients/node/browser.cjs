@@ -1,5 +1,5 @@
-// A person in a real browser, in a profile of its own: opens the address of the JSON argument, signs in at the authority,
-// with a device's code where there is one, and prints the last page as JSON.
+// A user in a real browser, in a separate profile: opens the address of the JSON argument, signs in at the authority,
+// with a device's code if there is one, and prints the last page as JSON.
 "use strict";
 
 const { createHash, X509Certificate } = require("node:crypto");
@@ -9,7 +9,7 @@ const { PATIENCE, withPage } = require("./chromium.cjs");
 
 const { chromium, authority, authorityFile, url, user, code, screenshot } = JSON.parse(process.argv[2]);
 
-// The key that the authority proves to have by the given CA: the one key that the browser trusts besides the system's.
+// The authority's key, which the given CA certifies. The browser trusts only this key besides the system's.
 function keyOfAuthority() {
   const { hostname: servername, port } = new URL(authority);
   return new Promise((resolve, reject) => {
@@ -32,7 +32,7 @@ async function signIn(page) {
   } else {
     await page.click(`button[name=emulator_user][value="${user}"]`);
   }
-  // Every page up to the last has a form.
+  // Every page except the last has a form.
   const isLast = () => document.readyState === "complete" && document.forms.length === 0;
   await page.waitForFunction(isLast, { timeout: PATIENCE });
   if (screenshot) await page.screenshot({ path: screenshot });
@@ -44,7 +44,7 @@ async function main() {
   const { port } = new URL(authority);
   const args = [
     `--ignore-certificate-errors-spki-list=${await keyOfAuthority()}`,
-    // As the real one, the authority is on the Internet, and the address that it sends the browser to is not.
+    // Like the real authority, this one is on the Internet, and the redirect's address is not.
     `--ip-address-space-overrides=127.0.0.1:${port}=public,[::1]:${port}=public`,
   ];
   process.stdout.write(JSON.stringify(await withPage(chromium, args, signIn)));

@@ -1,4 +1,4 @@
-// Chromium in a profile of its own, for as long as a function uses a page of it.
+// Chromium in a separate profile, while a function uses a page of it.
 "use strict";
 
 const puppeteer = require("puppeteer-core");

@@ -1,5 +1,5 @@
 // Commands to a client of a TypeScript SDK: JSON lines on stdin, each with an `id`. Events are JSON lines on stdout.
-// Commands run side by side, and end with stdin.
+// Commands run concurrently, and end with stdin.
 "use strict";
 
 const { createInterface } = require("node:readline");
@@ -25,7 +25,7 @@ const COMMANDS = {
   async call(client, { id, call, arguments: given = {} }, signal) {
     const onprogress = ({ progress, message }) => tell({ event: "progress", id, progress, message });
     const options = { onprogress, signal };
-    // The first SDK takes a schema of the result in between.
+    // The first SDK has a schema of the result as an additional argument.
     const { content, isError } = await client.callTool(
       { name: call, arguments: given },
       ...(client.listen ? [options] : [undefined, options]),

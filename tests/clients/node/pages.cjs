@@ -1,5 +1,5 @@
-// A person who has no mouse and a narrow window: visits each page of the JSON argument in each language and colour scheme,
-// and answers the question for consent by keyboard alone. Prints as JSON the findings and the answers.
+// A user without a mouse and with a narrow window: visits each page of the JSON argument in each language and colour scheme,
+// and answers the consent page with only the keyboard. Prints the findings and the answers as JSON.
 "use strict";
 
 const { readFileSync } = require("node:fs");
@@ -8,10 +8,10 @@ const { withPage } = require("./chromium.cjs");
 const { chromium, origin, paths, consent, languages, screenshots } = JSON.parse(process.argv[2]);
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const WIDTH = 320;
-// Edge of what is to be hit, in CSS pixels.
+// Minimum size of a target, in CSS pixels.
 const TARGET = 44;
 
-// What is wrong with the page that stands, as sentences.
+// Returns the problems of the current page, as sentences.
 async function findings(page, language) {
   await page.evaluate(AXE);
   return page.evaluate(
@@ -19,7 +19,7 @@ async function findings(page, language) {
       const root = document.documentElement;
       const found = [];
       if (root.scrollWidth > width) found.push(`scrolls sideways: ${root.scrollWidth} pixels`);
-      if (root.lang !== language) found.push(`speaks ${root.lang}`);
+      if (root.lang !== language) found.push(`has the language ${root.lang}`);
       for (const element of document.querySelectorAll("a, button, summary")) {
         const { width, height } = element.getBoundingClientRect();
         if (width < target || height < target) found.push(`${element.outerHTML} is ${width} by ${height} pixels`);
@@ -39,7 +39,7 @@ async function findings(page, language) {
   );
 }
 
-// Everything that takes part in the order of the keyboard is reached by Tab in the order of the page, and seen.
+// Checks that Tab reaches every focusable element in the order of the page, and that it is visible.
 async function keyboardFindings(page) {
   const count = await page.evaluate(() => {
     for (const details of document.querySelectorAll("details")) details.open = true;
@@ -53,7 +53,7 @@ async function keyboardFindings(page) {
       const element = document.activeElement;
       if (element !== window.expected[index]) return `Tab ${index + 1} reaches ${element.outerHTML}`;
       const { outlineStyle, outlineWidth } = getComputedStyle(element);
-      if (outlineStyle === "none" || parseFloat(outlineWidth) < 2) return `the focus is not seen on ${element.outerHTML}`;
+      if (outlineStyle === "none" || parseFloat(outlineWidth) < 2) return `the focus is not visible on ${element.outerHTML}`;
       return null;
     }, index);
     if (problem) found.push(problem);
@@ -70,7 +70,7 @@ async function visit(page, path, language, scheme) {
   await page.goto(origin + path, { waitUntil: "load" });
   const found = [...(await findings(page, language)), ...(await keyboardFindings(page))];
   page.off("console", listen);
-  // Pages of errors are logged as such.
+  // The browser logs error pages as errors.
   found.push(...logged.filter((text) => !text.includes("status of")));
   if (screenshots) {
     const file = `${screenshots}/${path.slice(1)}-${language}-${scheme}.png`;
@@ -79,7 +79,7 @@ async function visit(page, path, language, scheme) {
   return found.map((text) => `${path} in ${language}, ${scheme}: ${text}`);
 }
 
-// Opens the question, presses Tab so often, and then Enter. Returns the text of the page that follows.
+// Opens the consent page, presses Tab this number of times, and then Enter. Returns the text of the next page.
 async function answer(page, tabs) {
   await page.goto(origin + consent, { waitUntil: "load" });
   for (let count = 0; count < tabs; count++) await page.keyboard.press("Tab");
@@ -94,7 +94,7 @@ async function main() {
     await page.setViewport({ width: WIDTH, height: 640 });
     const found = [];
     for (const language of languages) {
-      // The scheme changes colours alone, which are the same in each language.
+      // The scheme only changes colours, which are the same in each language.
       for (const scheme of language === languages[0] ? ["light", "dark"] : ["light"]) {
         for (const path of paths) found.push(...(await visit(page, path, language, scheme)));
       }

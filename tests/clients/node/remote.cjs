@@ -1,5 +1,5 @@
 // A session of the TypeScript SDK with a remote server: its URL and a file for tokens as the JSON argument, then commands as
-// `commands.cjs` has them. $BROWSER opens the addresses that a person is to see.
+// in `commands.cjs`. $BROWSER opens the addresses for the user.
 "use strict";
 
 const { spawn } = require("node:child_process");
@@ -12,7 +12,7 @@ const { serve } = require("./commands.cjs");
 
 const { url, file } = JSON.parse(process.argv[2]);
 
-// What the SDK asks of an application: where the browser comes back to, and what is kept.
+// Interface of the SDK to an application: the redirect address, and the stored data.
 class Provider {
   #kept = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : {};
 

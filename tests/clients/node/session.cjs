@@ -1,4 +1,4 @@
-// A session of the TypeScript SDK: its server JSON as the argument, then commands as `commands.cjs` has them. With
+// A session of the TypeScript SDK: its server JSON as the argument, then commands as in `commands.cjs`. With
 // `--url-elicitation` it declares that it opens addresses for the server.
 "use strict";
 

@@ -1,5 +1,5 @@
 // A session of a TypeScript SDK with a remote server: its URL, a token and the version of the SDK (1 or 2) as the JSON
-// argument, then commands as `commands.cjs` has them.
+// argument, then commands as in `commands.cjs`.
 "use strict";
 
 const first = require("@modelcontextprotocol/sdk/client/index.js");

@@ -1,6 +1,6 @@
 """Commands to a client of the Python SDK or FastMCP: JSON lines on stdin, each with an `id`. Events are JSON lines on stdout.
 
-Commands run side by side, and end with stdin.
+Commands run concurrently, and end with stdin.
 """
 
 import json
@@ -18,7 +18,7 @@ def text(contents):
 
 
 def in_order(listed, name):
-    """The entries of a list, which FastMCP returns bare."""
+    """The entries of a list, which FastMCP returns without an envelope."""
     return getattr(listed, name, listed)
 
 

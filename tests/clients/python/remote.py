@@ -1,8 +1,7 @@
-"""A session with a remote server, by the Python SDK or by FastMCP: what the JSON argument holds is the server's URL, which of
-the two, the `mode` if it is another than the client's own, and a token, or a folder for tokens. Then come commands as
-`commands.py` has them.
+"""A session with a remote server, by the Python SDK or by FastMCP. The JSON argument has the server's URL, the client, the
+`mode` if it is not the client's default, and a token, or a folder for tokens. Commands follow as in `commands.py`.
 
-`webbrowser` opens the addresses that a person is to see.
+`webbrowser` opens the addresses for the user.
 """
 
 import json
@@ -36,7 +35,7 @@ def put_clock_ahead(seconds):
 
 
 class Files(TokenStorage):
-    """What the SDK keeps for an application, in files."""
+    """Storage of the SDK for an application, in files."""
 
     def __init__(self, folder):
         self.tokens, self.client = folder / "tokens.json", folder / "client.json"
@@ -55,7 +54,7 @@ class Files(TokenStorage):
 
 
 class Callback:
-    """The address that the browser comes back to: a port that the system chooses."""
+    """The redirect address of the browser, on a port from the system."""
 
     def __init__(self):
         this = self

@@ -1,4 +1,4 @@
-"""A session of the Python SDK: its server JSON as the argument, then commands as `commands.py` has them."""
+"""A session of the Python SDK: its server JSON as the argument, then commands as in `commands.py`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-// One flow of MSAL for Node: its name is the argument, its world JSON on stdin, what came of it JSON on stdout.
+// One flow of MSAL for Node: its name is the argument, its world JSON on stdin, its result JSON on stdout.
 "use strict";
 
 const { readFileSync } = require("node:fs");
@@ -22,7 +22,7 @@ function public_(options) {
   return new PublicClientApplication({ auth: auth(world.desktop, options) });
 }
 
-// In the words of MSAL for Python, so that one test can read both.
+// In the format of MSAL for Python, so that one test can read both.
 async function outcome(request) {
   try {
     const result = await request;
@@ -43,7 +43,7 @@ async function outcome(request) {
   }
 }
 
-// What the browser brings back from the sign-in page.
+// Parameters of the redirect from the sign-in page.
 async function browse(url) {
   const page = new URL(url);
   page.searchParams.set("emulator_user", world.user);
@@ -103,7 +103,7 @@ const flows = {
     const first = await outcome(app.acquireTokenByDeviceCode({ scopes: apiScopes, deviceCodeCallback }));
     return { first, second: await silently(app, apiScopes, { forceRefresh: true }) };
   },
-  // The server is told to ask for it, the client's user gives it, and the server goes on.
+  // The server gets a demand for it, the client's user meets it, and the server continues.
   async second_factor() {
     const [server, client] = [confidential(), public_()];
     const before = await signIn(client, apiScopes);
@@ -114,7 +114,7 @@ const flows = {
     const second = server.acquireTokenOnBehalfOf({ ...request, oboAssertion: after.access_token, claims });
     return { first, second: await outcome(second) };
   },
-  // Graph refuses, the server hands its demand to the client, and the client's user signs in again.
+  // Graph refuses, the server passes its demand to the client, and the client's user signs in again.
   async revoked_session() {
     const [server, client] = [confidential({ clientCapabilities: ["cp1"] }), public_({ clientCapabilities: ["cp1"] })];
     const before = await signIn(client, apiScopes);
@@ -129,7 +129,7 @@ const flows = {
     const after = await signIn(client, apiScopes, first.claims);
     return { first, second: await onBehalfOf(after, claims) };
   },
-  // A refresh token does not give it, a new sign-in does.
+  // A refresh token does not meet it, a new sign-in does.
   async authentication_context() {
     const app = public_({ clientCapabilities: ["cp1"] });
     await signIn(app, apiScopes);

@@ -1,4 +1,4 @@
-"""One flow of azure-identity: its name is the argument, its world JSON on stdin, what came of it JSON on stdout."""
+"""One flow of azure-identity: its name is the argument, its world JSON on stdin, its result JSON on stdout."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def client_assertion():
 
 
 def workload_identity():
-    """As in a pod: everything by the environment."""
+    """As in a pod: all settings come from the environment."""
     os.environ["AZURE_AUTHORITY_HOST"] = WORLD["authority"]
     os.environ["AZURE_TENANT_ID"] = WORLD["tenant"]
     os.environ["AZURE_CLIENT_ID"] = WORLD["api"]

@@ -1,4 +1,4 @@
-"""One flow of MSAL for Python: its name is the argument, its world JSON on stdin, what came of it JSON on stdout."""
+"""One flow of MSAL for Python: its name is the argument, its world JSON on stdin, its result JSON on stdout."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def public(**options):
 
 
 def browse(url):
-    """What the browser brings back from the sign-in page."""
+    """Parameters of the redirect from the sign-in page."""
     page = requests.get(url, params={"emulator_user": WORLD["user"]}, allow_redirects=False, timeout=30)
     assert page.status_code == 302, page.text
     return dict(parse_qsl(urlsplit(page.headers["Location"]).query))
@@ -84,7 +84,7 @@ def device_code():
 
 
 def second_factor():
-    """The server is told to ask for it, the client's user gives it, and the server goes on."""
+    """The server gets a demand for it, the client's user meets it, and the server continues."""
     server, client = confidential(), public()
     before = sign_in(client, API_SCOPES)["access_token"]
     first = server.acquire_token_on_behalf_of(before, GRAPH_SCOPES)
@@ -94,7 +94,7 @@ def second_factor():
 
 
 def authentication_context():
-    """A refresh token does not give it, a new sign-in does."""
+    """A refresh token does not meet it, a new sign-in does."""
     app = public(client_capabilities=["cp1"])
     sign_in(app, API_SCOPES)
     first = silently(app, API_SCOPES, claims_challenge=WORLD["claims"])
@@ -102,7 +102,7 @@ def authentication_context():
 
 
 def revoked_session():
-    """Graph refuses, the server hands its demand to the client, and the client's user signs in again."""
+    """Graph refuses, the server passes its demand to the client, and the client's user signs in again."""
     server, client = confidential(client_capabilities=["cp1"]), public(client_capabilities=["cp1"])
     before = sign_in(client, API_SCOPES)["access_token"]
     graph = server.acquire_token_on_behalf_of(before, GRAPH_SCOPES)["access_token"]

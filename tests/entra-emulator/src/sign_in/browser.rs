@@ -452,8 +452,8 @@ pub struct Shown {
     pub html: String,
 }
 
-/// Sign-in without cookies and redirects. It is for a public client that opens an address itself and receives the answer
-/// through Entra's form.
+/// Sign-in without cookies and redirects. It is for a public client that opens an address itself and receives the
+/// answer through Entra's form.
 impl Browser {
     /// Signs this user in, from an address of the client to its last page.
     ///
