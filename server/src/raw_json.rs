@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_stay_as_they_were_written_and_members_in_their_order() {
+    fn values_keep_their_text_and_members_their_order() {
         let mut object =
             RawObject::parse(r#"{ "z": 1.10, "a": {"y":1,"x":12345678901234567890123}, "\u00e9\"": [ 1 ] }"#).unwrap();
         assert_eq!(object.to_text(), r#"{"z":1.10,"a":{"y":1,"x":12345678901234567890123},"é\"":[ 1 ]}"#);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_object_or_has_a_member_twice_is_refused() {
+    fn a_text_that_is_not_an_object_or_has_a_duplicate_member_is_refused() {
         for text in ["[]", "1", "", r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":1}"#, "{} {}"] {
             assert!(RawObject::parse(text).is_none(), "{text}");
         }

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_gets_the_notices_that_it_asked_for_and_no_others() {
+    fn a_client_gets_only_the_requested_notices() {
         for (progress, log, expected) in
             [(false, None, 0), (true, None, 1), (false, Some(LogLevel::Warning), 1), (true, Some(LogLevel::Debug), 3)]
         {

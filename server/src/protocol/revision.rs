@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handshake_agrees_on_what_is_asked_for_if_it_is_known_and_has_handshakes() {
+    fn a_handshake_agrees_on_the_requested_revision_if_it_is_known_and_has_handshakes() {
         for (asked, agreed) in [
             ("2025-03-26", "2025-03-26"),
             ("2025-06-18", "2025-06-18"),
