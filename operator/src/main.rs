@@ -1,8 +1,8 @@
 //! The program `mcp-entra-operator`.
 //!
-//! `run` reconciles, `check` tests an installed operator, `render` shows the objects that would be applied, `preview`
-//! shows who may call which tool, `pin` prints the digests of a backend's tools, `crds` prints the definitions of the
-//! kinds.
+//! `run` reconciles, and `check` tests an installed operator. `render` prints the objects that would be applied, and
+//! `preview` the tools that callers may use. `pin` prints the digests of a backend's tools, and `crds` the definitions
+//! of the kinds.
 
 mod telemetry;
 

@@ -140,7 +140,7 @@ impl Drop for BesideNode {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             let pid = self.process.id().to_string();
-            // A node that is told to end cleans up.
+            // A node cleans up on SIGTERM.
             drop(Command::new("kill").arg(pid).status());
             drop(self.process.wait());
         }

@@ -173,7 +173,7 @@ fn note_policy(outcome: &Outcome, owner: &Owner, context: &Context, compiled: &C
     if outcome.policy_is_written {
         context.policies.put(owner, compiled.programmed.clone());
     } else if outcome.error().is_none() {
-        // There is no ConfigMap, or it belongs to somebody else.
+        // There is no ConfigMap, or it has another owner.
         context.policies.put(owner, ProgrammedPolicy::default());
     }
 }

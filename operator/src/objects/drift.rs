@@ -102,7 +102,7 @@ fn member(key: &str, there: Option<&Value>, desired: &Value) -> Option<Drift> {
         Some(there) if key == "selector" || key.ends_with("Selector") => {
             (there != desired).then(|| Drift::new(Some(there), desired))
         }
-        // An added parent would expose the server elsewhere: nobody may add to lists of references.
+        // An added parent would expose the server elsewhere: no other writer may add to lists of references.
         Some(there) if key.ends_with("Refs") && length(there) != length(desired) => {
             Some(Drift::new(Some(there), desired))
         }

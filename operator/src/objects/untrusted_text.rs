@@ -12,7 +12,7 @@ const LONGEST_QUOTE: usize = 600;
 /// The most characters of a name or reason.
 const LONGEST_WORD: usize = 256;
 
-/// A text that somebody else wrote. It has no `Display`: a message can only contain it as a quotation or as a word.
+/// A text from another author. It has no `Display`: a message can only contain it as a quotation or as a word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub(crate) struct Foreign(Box<str>);

@@ -167,7 +167,7 @@ pub(crate) fn answer(claim: Option<&Claim>, demand: &Demand, grace: Duration) ->
     }
     let position = claim.holders.iter().position(|holder| holder.server == demand.server);
     let keeps_path = position.and_then(|at| claim.holders.get(at)).is_some_and(|holder| holder.path == own.path);
-    // A later claimant displaces nobody. A holder that changes its path is a later claimant of the new path.
+    // A later claimant displaces no other. A holder that changes its path is a later claimant of the new path.
     let before = position.filter(|_| keeps_path).unwrap_or(claim.holders.len());
     let rivals = || {
         let others = claim.holders.iter().take(before).filter(|holder| holder.server != own.server);

@@ -24,7 +24,7 @@ impl Offered {
     }
 }
 
-/// Returns true if a policy grants the operation to somebody.
+/// Returns true if a policy grants the operation to anyone.
 pub(crate) fn is_granted(policy: &CompiledPolicy, operation: Operation<'_>) -> bool {
     policy.grants.iter().any(|grant| grant.allow.grant(operation))
 }

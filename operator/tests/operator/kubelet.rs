@@ -98,7 +98,8 @@ impl Space {
     }
 }
 
-/// Answers of pods, by address, for the operator's proxy and for an operator without a proxy. The proxy contacts no pods.
+/// Answers of pods, by address, for the operator's proxy and for an operator without a proxy. The proxy contacts no
+/// pods.
 #[derive(Clone, Default)]
 pub(crate) struct FakePods(Arc<Mutex<HashMap<String, ServerStatus>>>);
 

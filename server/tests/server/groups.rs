@@ -170,7 +170,7 @@ async fn without_an_answer_of_graph_every_deny_to_a_group_matches() {
 }
 
 /// A token that lists one group, which has every grant, while a deny for the group Sales covers everything. bob is in
-/// Sales, whatever his token lists.
+/// Sales, although his token does not list it.
 fn listing_another(setup: &mut Setup, user: &str) -> String {
     let listed = Uuid::new_v4().to_string();
     let group = |id: &str| Subject::Group { id: id.to_owned(), display_name: None };
