@@ -80,7 +80,11 @@ fn checks(stages: &mut Stages, workspace: &Workspace) -> anyhow::Result<()> {
     stages.run("generated", || generate::run(true))?;
     stages.cargo("clippy", &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     stages.run("docs", || {
-        execute(cargo().args(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+        execute(
+            cargo()
+                .args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )
     })
 }
 

@@ -96,7 +96,7 @@ impl Owner {
         self.whose(controller, None) == Whose::Ours
     }
 
-    /// Returns the owner of an object, from its controller and the value of the annotation [`ADOPT`].
+    /// Returns the owner of an object, from its controller and the value of the annotation `mcp-entra.dev/adopt`.
     pub(crate) fn whose(&self, controller: Option<&Controller>, offered_to: Option<&str>) -> Whose {
         match controller {
             Some(controller) if *controller.uid == *self.uid => Whose::Ours,
@@ -112,7 +112,7 @@ impl Owner {
 pub(crate) enum Whose {
     /// This McpServer.
     Ours,
-    /// Nobody; the annotation [`ADOPT`] gives the object to this McpServer.
+    /// Nobody; the annotation `mcp-entra.dev/adopt` gives the object to this McpServer.
     Offered,
     /// A deleted McpServer of the same name. The garbage collector will delete the object.
     Predecessors,

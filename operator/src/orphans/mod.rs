@@ -1,7 +1,7 @@
 //! Orphans: objects that outlive their deleted McpServer, with its rights. Within seconds, their policy denies everything
 //! and their routes are deleted. Their pods are polled until they report the new policy.
 //!
-//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`schedule`] when it is due; [`revoke`] writes, and
+//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`schedule`] when it is due; [`mod@revoke`] writes, and
 //! [`events`] informs people. The leader runs a loop of rounds. Each round starts work for a limited time, longest
 //! waiting first, so that no orphan blocks another.
 

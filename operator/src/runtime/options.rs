@@ -32,12 +32,12 @@ pub struct Options {
     /// upgrade.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub roll_out_deadline_seconds: u32,
-    /// An address that `spec.entra.endpoints.authority` may name, as https://host[:port]. Repeatable. By default no
-    /// McpServer can set endpoints. An authority decides which user each caller is.
+    /// An address that `spec.entra.endpoints.authority` may name, as https://host or https://host:port. Repeatable. By
+    /// default no McpServer can set endpoints. An authority decides which user each caller is.
     #[arg(long = "allowed-authority", value_name = "URL")]
     pub allowed_authorities: Vec<String>,
-    /// An address that `spec.entra.endpoints.graph` may name, as https://host[:port]. Repeatable. It receives the
-    /// users' tokens for Graph.
+    /// An address that `spec.entra.endpoints.graph` may name, as https://host or https://host:port. Repeatable. It
+    /// receives the users' tokens for Graph.
     #[arg(long = "allowed-graph", value_name = "URL")]
     pub allowed_graphs: Vec<String>,
     /// Let McpServers add CA certificates to their outgoing TLS with `spec.entra.trustBundle`.

@@ -5,7 +5,7 @@
 //! is written when the answer's body ends. If the client hangs up or the time limit passes first, the line has no
 //! status.
 //!
-//! [`line`] has the format, [`chain`] the hash chain, `reasons` every reason, `writer` the queue of lines.
+//! [`mod@line`] has the format, [`chain`] the hash chain, `reasons` every reason, `writer` the queue of lines.
 //! `anonymous` counts most refusals without a principal.
 
 mod anonymous;

@@ -1,7 +1,7 @@
 //! Decisions about messages. Input: a caller, a parsed message and the offer. Output: a verdict and its text.
 //!
 //! Everything here is pure and independent of the transport. A transport parses a message ([`Message::parse`]),
-//! judges it ([`judge`]) and renders the verdict.
+//! judges it ([`mod@judge`]) and renders the verdict.
 
 pub mod json_rpc;
 mod judge;

@@ -3,7 +3,7 @@
 //! changes or deletes one: the garbage collector deletes the Secret after its ConfigMap.
 //!
 //! [`epochs`] decides which epochs should exist, [`names`] names them, [`seen`] reads the existing ones, [`objects`]
-//! builds both objects, [`write`] creates missing epochs and deletes unused ones.
+//! builds both objects, [`mod@write`] creates missing epochs and deletes unused ones.
 
 pub(crate) mod epochs;
 pub(crate) mod names;
