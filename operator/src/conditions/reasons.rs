@@ -26,9 +26,10 @@ reasons! {
     EndpointsNotAllowed,
     /// Accepted: `spec.entra.trustBundle` is set, but the operator runs without `--allow-trust-bundles`.
     TrustBundleNotAllowed,
-    /// Accepted: the trust bundle's ConfigMap or its key does not exist.
+    /// Accepted: the ConfigMap of `spec.entra.trustBundle` or of the session store's `caBundle`, or the key in it, does
+    /// not exist.
     TrustBundleNotFound,
-    /// Accepted: the trust bundle holds no certificate.
+    /// Accepted: `spec.entra.trustBundle`, or the session store's `caBundle`, holds no certificate.
     TrustBundleInvalid,
     /// Accepted: an entry of `spec.graph.tools` matches no built-in tool.
     ToolNotFound,
@@ -70,7 +71,7 @@ reasons! {
     /// `spec.servers.clientId`.
     ClientIdMismatch,
 
-    /// Programmed: the children are as built.
+    /// Programmed: the children are as built. On a mapping: the policy of every bound server contains it.
     Applied,
     /// Programmed: the children are as built, except for pods that wait for the upgrade of other servers.
     UpgradeWaiting,
@@ -85,7 +86,7 @@ reasons! {
     UpgradeFailed,
     /// Programmed, Available: the Deployment is paused, so changed pods are not rolled out.
     RollOutPaused,
-    /// Programmed, Available: the spec is not accepted, so the children stay as they are.
+    /// Programmed: the spec is not accepted, so only the policy is applied, and the other children stay as they are.
     NotAccepted,
     /// Programmed: the McpServer is being deleted. Clients are no longer routed to it, and its pods serve until its
     /// finalizers are removed.
@@ -103,8 +104,8 @@ reasons! {
     OwnershipPending,
     /// Programmed: `spec.suspend` is true, so only the policy is applied.
     Suspended,
-    /// Programmed, Exposed: this cluster does not serve a kind that the spec needs, or the operator is not allowed to
-    /// see it.
+    /// Programmed, Exposed, CertificateReady: this cluster does not serve a kind that the spec needs, or the operator is
+    /// not allowed to see it.
     KindNotServed,
     /// Programmed: the API server refused a child.
     ApplyFailed,
@@ -115,13 +116,14 @@ reasons! {
 
     /// Available: the desired number of pods is ready.
     PodsReady,
-    /// Available: pods are starting. Programmed: children of a deleted McpServer of the same name still exist.
+    /// Accepted, Programmed, Available, FederationReady, AuthorizationReady: the operator or the pods have not reported
+    /// yet. Available: pods are starting. Programmed: children of a deleted McpServer of the same name still exist.
     Progressing,
     /// Available: `spec.replicas` is 0, or the spec sets no number and the Deployment is scaled to 0.
     ScaledToZero,
     /// Available: an image cannot be pulled.
     ImagePullFailed,
-    /// Available: a container of the pod exits repeatedly.
+    /// Available: a container of the pod has ended with an error, once or repeatedly.
     CrashLooping,
     /// Available: a container cannot be created.
     ContainerFailed,
