@@ -9,12 +9,13 @@
 //! | [`policy`], [`groups`] | the policy in force, and groups that tokens do not list |
 //! | [`protocol`] | MCP itself, for any offer |
 //! | [`offer`] | the tools that are offered, and their answers |
+//! | [`backend`] | sessions with a backend, over standard input and output or HTTP |
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
 //! | [`backend_identity`] | the caller's identity, as it is sent to a backend |
 //! | [`oauth`] | the authorization server for clients that cannot sign in to Entra |
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
-//! | [`serve`], [`check`], [`inputs`], `report`, [`listeners`], [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnostics, and input files |
+//! | [`serve`], [`check`], [`inputs`], `report`, [`listeners`], [`environment`], [`open_files`], [`signals`], [`raw_json`], [`strict_json`] | start and stop, diagnostics, and input files |
 //! | `aes_gcm`, [`es256`] | authenticated encryption, signed JWTs |
 //!
 //! Nothing here depends on Kubernetes: all input comes from mounted files.

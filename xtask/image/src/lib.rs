@@ -1,4 +1,4 @@
-//! Container images of both programs, as OCI archives and without a daemon, for `cargo image`.
+//! Container images of both programs, as OCI archives and without a daemon, for `cargo xtask image`.
 //!
 //! [`pack`] derives the bytes of an image from its content. The other parts run programs: cargo builds the programs and
 //! lists their crates, and git names the commit.

@@ -1,4 +1,4 @@
-//! Tests that charts/Containerfile builds the same images as `cargo image`.
+//! Tests that charts/Containerfile builds the same images as `cargo xtask image`.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn the_containerfile_copies_exactly_the_files_of_cargo_image() {
         assert_eq!((source.value.as_ref(), copy.dest.value.as_ref()), (&*format!("/images/{program}/"), "/"));
         assert!(!stage.iter().any(|instruction| matches!(instruction, Instruction::Add(_) | Instruction::Run(_))));
 
-        // Files and flags come from `cargo image`, which writes them to the copied folder.
+        // Files and flags come from `cargo xtask image`, which writes them to the copied folder.
         let made = file.stage(&from.value).unwrap();
         let run = only(
             made.instructions,

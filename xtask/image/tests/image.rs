@@ -1,5 +1,5 @@
 //! Tests of the images' promises. Builds of the real programs take minutes, so a small program replaces them here.
-//! `cargo image` refuses dynamic and too large programs when it builds the real images.
+//! `cargo xtask image` refuses dynamic and too large programs when it builds the real images.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
