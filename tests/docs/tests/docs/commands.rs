@@ -17,8 +17,9 @@ fn blocks() -> Vec<Block> {
 fn sources(alias: &str) -> Option<String> {
     let config = std::fs::read_to_string(repository(".cargo/config.toml")).unwrap();
     let line = config.lines().find(|line| line.starts_with(&format!("{alias} = ")))?;
-    let bin = line.split("--bin ").nth(1)?.trim_end_matches('"');
+    let bin = line.split("--bin ").nth(1)?.split([' ', '"']).next()?;
     let packages = std::fs::read_dir(repository("tests")).unwrap().map(|package| package.unwrap().path());
+    let packages = packages.chain([repository("xtask")]);
     let is_its_own = |package: &PathBuf| {
         let manifest = std::fs::read_to_string(package.join("Cargo.toml")).unwrap_or_default();
         package.join(format!("src/bin/{bin}.rs")).exists() || manifest.contains(&format!("name = \"{bin}\""))
