@@ -256,12 +256,12 @@ pub struct PolicySummary {
     pub mappings: i32,
     /// Number of distinct app roles with grants.
     pub roles: i32,
-    /// Number of built-in tools with grants.
+    /// Number of tools with grants.
     pub tools: i32,
-    /// Number of built-in prompts with grants.
+    /// Number of prompts with grants.
     #[serde(default)]
     pub prompts: i32,
-    /// Number of built-in resources with grants.
+    /// Number of resources with grants.
     #[serde(default)]
     pub resources: i32,
 }

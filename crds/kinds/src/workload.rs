@@ -130,7 +130,7 @@ pub struct PodTemplate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentVariable {
-    /// Name of the Secret.
+    /// Name of the variable.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[-._a-zA-Z][-._a-zA-Z0-9]*$"))]
     pub name: String,
     /// Value of the variable. Defaults to the empty string.
