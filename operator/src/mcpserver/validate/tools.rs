@@ -131,7 +131,7 @@ mod tests {
                 Reason::GraphScopeMissing,
                 "list_my_messages needs Mail.Read",
             ),
-            (&["User.Read"], &["*", "list_*"], Reason::GraphScopeMissing, "\"list_*\" offers nothing"),
+            (&["User.Read"], &["*", "list_*"], Reason::GraphScopeMissing, "\"list_*\" matches only tools without"),
             (&["Calendars.Read"], &["*"], Reason::GraphScopeMissing, "get_user_details needs User.Read"),
             (&["User.Read"], &["get_*", "lsit_*"], Reason::ToolNotFound, "\"lsit_*\" matches no built-in tool"),
             (&["User.Read"], &["lsit_mail"], Reason::ToolNotFound, "\"lsit_mail\" matches no built-in tool; correct"),
