@@ -1,7 +1,9 @@
 //! Double of azure-workload-identity's webhook (1.6): adds the projected token and the variables of Azure's libraries
 //! to pods that request them.
 //!
-//! Differences from the real one: there is no proxy sidecar, and it refuses a pod whose service account it cannot read.
+//! Differences from the real one: there is no proxy sidecar, and it refuses a pod whose service account it cannot read. The
+//! real one (v1.6.0) is not built, since it imports `monis.app/mlog`, which a Go module proxy with a list of allowed hosts
+//! does not serve: `reading …/monis.app/mlog/@v/v0.0.4.zip: 403 Forbidden`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -3,7 +3,11 @@
 //! Targets are the ready endpoints of their Services. It serves the certificates that they name. The definitions of
 //! Gateway API are optional, and may be added at any time.
 //!
-//! Differences from a real Ingress controller: `defaultBackend` and resource backends are ignored,
+//! No real controller is built in its place. Traefik (v3.7.13) imports a client for each DNS provider of ACME, and a Go module
+//! proxy with a list of allowed hosts does not serve all of these: `reading …/github.com/ucloud/ucloud-sdk-go/@v/v0.22.116.zip:
+//! 403 Forbidden`.
+//!
+//! It differs from a real Ingress controller: `defaultBackend` and resource backends are ignored,
 //! `ImplementationSpecific` paths are prefixes, and connections are not upgraded.
 //!
 //! Differences from an implementation of Gateway API:
