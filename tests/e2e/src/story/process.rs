@@ -1,10 +1,15 @@
 //! Processes in the containers of pods, as the node sees them.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use serde_json::Value;
 

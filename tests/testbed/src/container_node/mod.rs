@@ -1,20 +1,22 @@
-//! Kubernetes node whose pods are containers: containerd, a real kubelet, kube-proxy and CoreDNS. It needs root on
-//! Linux and runs in its own [`crate::namespaces`]. The other node, [`crate::node`], runs pods as processes and needs
-//! no root. The two never share a cluster.
+//! A Kubernetes node whose pods are containers: containerd, a real kubelet, kube-proxy, CoreDNS and an enforcer of
+//! NetworkPolicies, for root on Linux, in [`crate::namespaces`] of its own. The other node, [`crate::node`], runs pods as processes and needs no root; the
+//! two never share a cluster.
 //!
 //! runc, the CNI plugins, iptables and conntrack are those of the machine. Everything else is built from pinned
 //! sources.
 //!
 //! # Differences from a cluster's node
 //!
-//! - Images are imported from archives. There is no registry to pull from: an image that was not imported is missing.
-//! - Its network does not enforce NetworkPolicies.
-//! - CoreDNS and the control plane's programs run beside the pods, not in pods.
+//! - Images are imported from archives, and there is no registry to pull from: what was not imported is missing.
+//! - NetworkPolicies are enforced between pods. Traffic between a pod and the node itself is not filtered, and so neither is
+//!   traffic of the API server, the edge and the emulated Entra, which run there.
+//! - CoreDNS runs beside the pods instead of in one, as do the control plane's own programs.
 
 mod containerd;
 mod dns;
 mod kubelet;
 mod network;
+mod network_policies;
 mod pause;
 
 use std::net::Ipv4Addr;
@@ -29,7 +31,7 @@ use kube::runtime::wait::await_condition;
 use crate::command_line::CommandLine;
 use crate::control_plane::{ControlPlane, NODE};
 use crate::namespaces;
-use crate::programs::{CONTAINERD, CONTROL_PLANE, COREDNS, GoPrograms, HELM, NODE as NODE_PROGRAMS};
+use crate::programs::{CONTAINERD, CONTROL_PLANE, COREDNS, GoPrograms, HELM, NETWORK_POLICIES, NODE as NODE_PROGRAMS};
 use crate::supervisor::{Child, Command, Supervisor};
 use containerd::Containerd;
 
@@ -54,7 +56,7 @@ impl ContainerNode {
     pub async fn build(supervisor: &Supervisor) -> anyhow::Result<()> {
         namespaces::ensure_root()?;
         network::ensure_tools()?;
-        for set in [&CONTROL_PLANE, &NODE_PROGRAMS, &CONTAINERD, &COREDNS, &HELM] {
+        for set in [&CONTROL_PLANE, &NODE_PROGRAMS, &CONTAINERD, &COREDNS, &NETWORK_POLICIES, &HELM] {
             GoPrograms::find_or_build(supervisor, set).await?;
         }
         Ok(())
@@ -82,6 +84,7 @@ impl ContainerNode {
             dns::start(supervisor, &folder, control_plane).await?,
             kubelet::start(supervisor, &folder, control_plane, containerd.socket()).await?,
             kubelet::start_proxy(supervisor, &folder, control_plane).await?,
+            network_policies::start(supervisor, &folder, control_plane).await?,
         ];
         let client = control_plane.client()?;
         let is_ready = |node: Option<&Node>| {

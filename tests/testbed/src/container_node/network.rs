@@ -1,4 +1,4 @@
-//! Network of the node: its address, a bridge for its pods, and names.
+//! The node's network: an address of its own, a link for each pod, and names.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::namespaces;
 /// Programs of the machine that the node uses, and their Debian packages.
 const TOOLS: [(&str, &str); 5] = [
     ("/usr/sbin/runc", "runc"),
-    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/conntrack", "conntrack"),
     ("/usr/sbin/ip", "iproute2"),
@@ -59,11 +59,13 @@ pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Resul
 
 /// Writes containerd's network configuration of pods.
 pub(super) fn configure(folder: &Path) -> anyhow::Result<()> {
-    let bridge = json!({
+    // Each pod has a link of its own to the node: packets between pods are routed, and so pass the node's packet filter, which
+    // packets over a bridge do only if the machine has the module br_netfilter.
+    let routed = json!({
         "cniVersion": "1.0.0", "name": "pods",
         "plugins": [
             {
-                "type": "bridge", "bridge": "pods", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                "type": "ptp", "ipMasq": true,
                 "ipam": {
                     "type": "host-local", "dataDir": folder.join("addresses"),
                     "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
@@ -74,5 +76,5 @@ pub(super) fn configure(folder: &Path) -> anyhow::Result<()> {
     });
     let networks = folder.join("networks");
     std::fs::create_dir(&networks)?;
-    std::fs::write(networks.join("10-bridge.conflist"), bridge.to_string()).context("write the pods' network")
+    std::fs::write(networks.join("10-routed.conflist"), routed.to_string()).context("write the pods' network")
 }

@@ -1,9 +1,10 @@
-//! NetworkPolicies, which the node does not enforce. Instead, three forwarders check them here: the edge, for the pods
-//! of an ingress controller; the pod proxy, for the operator's pods; and an [`egress`] proxy, for pods that use it.
+//! Evaluation of NetworkPolicies by the programs that pass traffic on, for the node whose pods are processes: these share
+//! the machine's network, so no packet filter can tell one pod from another. The edge evaluates them as the pods of an
+//! ingress controller, the pod proxy as the operator's pod, and an [`egress`] proxy as the pods that use it.
 //!
-//! Differences from a cluster whose network enforces them: connections between pods, and without a proxy, are not
-//! checked. An open connection stays open. UDP, and so DNS, is not checked. An `ipBlock` also matches addresses of
-//! pods. Probes of a kubelet are always allowed, as everywhere.
+//! The node with containers has an enforcer instead ([`crate::container_node`]). Differences from it: pods reach each other
+//! directly, and all that they do not ask a proxy for; an open connection stays open; UDP, and so DNS, is not judged; an
+//! `ipBlock` also matches the addresses of pods. A kubelet's probes are always let in, as everywhere.
 
 pub mod egress;
 mod evaluation;

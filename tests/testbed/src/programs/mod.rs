@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 
-pub use go::{CONTAINERD, CONTROL_PLANE, COREDNS, GoProgramSet, GoPrograms, HELM, NODE};
+pub use go::{CONTAINERD, CONTROL_PLANE, COREDNS, GoProgramSet, GoPrograms, HELM, NETWORK_POLICIES, NODE};
 
 /// Returns the path of a program of the workspace, such as `mcp-entra-server`. The first call in a process builds all
 /// of them, so that none is older than its source, and blocks until that is done.

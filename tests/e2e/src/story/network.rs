@@ -1,0 +1,101 @@
+//! NetworkPolicies as the node's network enforces them: a stranger stays out, the Gateway's namespace gets in, and a server
+//! calls out only to the ports that its spec implies.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use mcp_entra_crds::ConditionType;
+use serde_json::{Value, json};
+use testbed::chart::BACKEND;
+use testbed::edge;
+
+use super::backends;
+use super::containers::PROGRAM;
+use super::process::Process;
+use super::world::World;
+use crate::report::Evidence;
+
+/// The server of this step.
+const NAME: &str = "isolated";
+/// A namespace that no policy names.
+const STRANGERS: &str = "strangers";
+/// The pod in each of the two other namespaces, which listens nowhere.
+const GUEST: &str = "guest";
+/// The server's ports for clients and for the operator.
+const PORTS: [u16; 2] = [8080, 8081];
+/// A port that the spec implies, and its neighbour, which it does not.
+const OUT: [u16; 2] = [443, 444];
+/// Time without an answer after which a packet counts as dropped. The kernel sends it again after one second.
+const SILENCE: Duration = Duration::from_secs(3);
+
+pub(super) async fn is_enforced(world: &World) -> anyhow::Result<Evidence> {
+    let (_, program) = BACKEND;
+    backends::deploy(world, NAME, json!({"transport": "Stdio", "command": [program]}), &["add"]).await?;
+    let guests = [STRANGERS, edge::NAMESPACE];
+    world.apply(&guests.map(guest).concat()).await?;
+    for namespace in guests {
+        let ready = ["wait", "--namespace", namespace, "--for=condition=Ready", "--timeout=60s", "pod", GUEST];
+        world.stack.kubectl(&ready, None).await?;
+    }
+    let server = End::of(&world.pods_of(NAME).await?.into_iter().next().context("the server has a pod")?, PROGRAM)?;
+    let pods = |namespace| Api::<Pod>::namespaced(world.kube.clone(), namespace);
+    let stranger = End::of(&pods(STRANGERS).get(GUEST).await?, "pause")?;
+    let gateway = End::of(&pods(edge::NAMESPACE).get(GUEST).await?, "pause")?;
+
+    let ([clients, admin], [implied, other]) = (PORTS, OUT);
+    for (from, to, port, reached) in [
+        (&gateway, &server, clients, true),
+        (&gateway, &server, admin, false),
+        (&stranger, &server, clients, false),
+        (&stranger, &server, admin, false),
+        (&server, &stranger, implied, true),
+        (&server, &stranger, other, false),
+        // No policy selects either of the two.
+        (&stranger, &gateway, other, true),
+    ] {
+        let what = format!("{} reaches port {port} of {}: {reached}", from.name, to.name);
+        let ask = || from.process.reaches(SocketAddr::new(to.address, port), SILENCE);
+        world.eventually(&what, ask, |answer| *answer == reached).await?;
+    }
+    // The operator still reads the server's admin port.
+    world.condition_of(NAME, ConditionType::Ready, "True").await?;
+    world.stack.kubectl(&["delete", "namespace", STRANGERS, edge::NAMESPACE, "--wait=false"], None).await?;
+    backends::delete(world, NAME).await?;
+    Ok(vec![
+        format!("port {clients} answers a pod of namespace {}, and not one of namespace {STRANGERS}", edge::NAMESPACE),
+        format!(
+            "port {admin} answers neither; the server itself reaches port {implied} of a pod, and not port {other}"
+        ),
+    ])
+}
+
+/// A namespace with a pod in it.
+fn guest(namespace: &str) -> String {
+    let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    let pod: Value = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": GUEST, "namespace": namespace},
+        "spec": {
+            "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+            "containers": [{"name": GUEST, "image": "localhost/pause:1"}],
+        },
+    });
+    format!("---\n{space}\n---\n{pod}\n")
+}
+
+/// One end of a connection: a pod, with a process whose network is the pod's.
+struct End {
+    name: String,
+    address: IpAddr,
+    process: Process,
+}
+
+impl End {
+    fn of(pod: &Pod, program: &str) -> anyhow::Result<Self> {
+        let name = pod.metadata.namespace.clone().unwrap_or_default();
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).context("a pod's address")?;
+        Ok(Self { name: format!("a pod of {name}"), address: address.parse()?, process: Process::of(pod, program)? })
+    }
+}
