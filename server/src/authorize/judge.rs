@@ -40,8 +40,11 @@ pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) ->
         },
         Method::Subscribe { uri, .. } => offered.has_resource(uri).then_some(Operation::Resource(uri)),
         Method::List { of, .. } => return judge_list(permissions, offered.entries(*of)),
-        Method::Listen(_) => {
-            return judge_list(permissions, Listed::ALL.into_iter().flat_map(|of| offered.entries(of)));
+        Method::Listen(filter) => {
+            let listed = Listed::ALL.into_iter().flat_map(|of| offered.entries(of));
+            // Resources of a template are in no list.
+            let uris = filter.uris.iter().filter(|uri| offered.has_resource(uri));
+            return judge_list(permissions, listed.chain(uris.map(|uri| Operation::Resource(uri))));
         }
         Method::Initialize { .. }
         | Method::Discover

@@ -1,5 +1,7 @@
 //! The known methods with their params.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::params::{Meta, Misfit, Params};
@@ -7,6 +9,8 @@ use crate::audit::Target;
 use crate::offer::{About, CompletionReference, CompletionRequest, Input, JsonObject, Listed, Operation};
 
 const CANCELLED: &str = "notifications/cancelled";
+/// Resources that one client may listen to.
+const MAXIMUM_RESOURCES: usize = 100;
 
 /// A method with its params.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +73,7 @@ pub struct Filter {
     pub prompts: bool,
     /// Changes of the list of resources.
     pub resources: bool,
-    /// URIs of the resources whose changes are reported.
+    /// URIs of the resources whose changes are reported, each once: the first 100 of the request.
     pub uris: Vec<String>,
 }
 
@@ -244,11 +248,14 @@ fn complete(mut params: Params) -> Result<Method, Misfit> {
 
 fn listen(mut params: Params) -> Result<Method, Misfit> {
     let mut notifications = params.required_object("notifications")?;
+    let (mut uris, mut known) = (notifications.list("resourceSubscriptions")?.unwrap_or_default(), HashSet::new());
+    uris.retain(|uri: &String| known.insert(uri.clone()));
+    uris.truncate(MAXIMUM_RESOURCES);
     Ok(Method::Listen(Filter {
         tools: notifications.flag("toolsListChanged")?,
         prompts: notifications.flag("promptsListChanged")?,
         resources: notifications.flag("resourcesListChanged")?,
-        uris: notifications.list("resourceSubscriptions")?.unwrap_or_default(),
+        uris,
     }))
 }
 

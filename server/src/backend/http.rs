@@ -19,7 +19,7 @@ use super::error::BackendError;
 use super::events::Events;
 use super::held::{Budget, Held, Reading};
 use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
-use super::{Change, Identity, OnChange, OnNotice};
+use super::{Change, Identity, Notice, OnChange, OnNotice};
 use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
@@ -42,6 +42,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a stream of notifications is opened again.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Time that a subscription waits for the stream of notifications.
+const LISTENS_WITHIN: Duration = Duration::from_secs(2);
 /// The longest id of a session, in bytes.
 const LONGEST_SESSION_ID: usize = 256;
 /// The longest notification on a stream that has no answer, in bytes.
@@ -62,6 +64,12 @@ struct Endpoint {
     changes: OnChange,
     session: ArcSwapOption<HeaderValue>,
     revision: ArcSwapOption<HeaderValue>,
+    /// Cancelled when the session has ended.
+    ended: CancellationToken,
+    /// Cancelled once the stream of notifications was open.
+    listens: CancellationToken,
+    /// Cancelled once there is no such stream, or no longer any.
+    is_deaf: CancellationToken,
 }
 
 /// The headers of a request that depend on it.
@@ -87,7 +95,8 @@ pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
 impl Http {
     pub(super) fn new(client: reqwest::Client, url: Url, changes: OnChange) -> Self {
         let (session, revision) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        let endpoint = Arc::new(Endpoint { client, url, changes, session, revision });
+        let [ended, listens, is_deaf] = std::array::from_fn(|_| CancellationToken::new());
+        let endpoint = Arc::new(Endpoint { client, url, changes, session, revision, ended, listens, is_deaf });
         Self { endpoint, listening: std::sync::OnceLock::new() }
     }
 
@@ -133,9 +142,26 @@ impl Http {
                 while endpoint.listen(&identity).await {
                     tokio::time::sleep(PAUSE).await;
                 }
+                endpoint.is_deaf.cancel();
             }));
             (own, stop.drop_guard())
         });
+    }
+
+    /// Waits a limited time until the stream of notifications is open: what the backend tells before that may be lost. Returns
+    /// false if the backend has none.
+    pub(super) async fn listens(&self) -> bool {
+        let Endpoint { listens, is_deaf, .. } = &*self.endpoint;
+        let decided = async {
+            tokio::select! { () = listens.cancelled() => {}, () = is_deaf.cancelled() => {} }
+        };
+        _ = timeout(LISTENS_WITHIN, decided).await;
+        !is_deaf.is_cancelled()
+    }
+
+    /// Cancelled when the session has ended.
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.endpoint.ended
     }
 }
 
@@ -247,8 +273,17 @@ impl Endpoint {
         let request = self.with_session(self.client.get(self.url.clone())).header(ACCEPT, "text/event-stream");
         let request = with_identity(request, told);
         let Ok(Ok(response)) = timeout(IDLE_TIMEOUT, request.send()).await else { return true };
+        let was_open = self.listens.is_cancelled();
         if !response.status().is_success() || !is_event_stream(&response) {
+            // The backend has forgotten the session, or no longer accepts its first token. The next session hears again.
+            if was_open && self.session.load().is_some() {
+                self.ended.cancel();
+            }
             return false;
+        }
+        self.listens.cancel();
+        if was_open {
+            (self.changes)(Change::Missed);
         }
         let mut events = events(response, None);
         while let Some(Ok((data, _))) = events.next().await {
@@ -265,9 +300,18 @@ impl Endpoint {
         match (notification, notices) {
             (Notification::Progress { token, notice }, Some(notices)) if Some(token) == id => notices(notice),
             (Notification::Log(notice), Some(notices)) => notices(notice),
+            (Notification::Acknowledged { id: stream, uris }, Some(notices)) if Some(stream) == id => {
+                notices(Notice::Acknowledged(uris));
+            }
             (Notification::ListChanged, _) => (self.changes)(Change::Lists),
             (Notification::Updated(uri), _) => (self.changes)(Change::Resource(uri)),
-            (Notification::Progress { .. } | Notification::Log(_) | Notification::Other, _) => {}
+            (
+                Notification::Progress { .. }
+                | Notification::Log(_)
+                | Notification::Acknowledged { .. }
+                | Notification::Other,
+                _,
+            ) => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use super::error::BackendError;
 use super::held::{Budget, Held, Reading, SMALL, Share};
 use super::line_codec::{Line, LineCodec};
 use super::message::{self, Incoming, MAXIMUM_MIB, Notification};
-use super::{Change, OnChange, OnNotice};
+use super::{Change, Notice, OnChange, OnNotice};
 use crate::raw_json::RawObject;
 
 /// Lines that wait to be written.
@@ -94,6 +94,11 @@ impl Lines {
     /// True until the connection has ended.
     pub(super) fn is_alive(&self) -> bool {
         !self.ended.is_cancelled()
+    }
+
+    /// Cancelled when the connection has ended.
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 
     /// Sends a request and waits for its answer. The request is given up when this future is dropped.
@@ -228,6 +233,11 @@ impl Reader {
             Notification::Progress { token, notice } => {
                 if let Some(notices) = self.waiting.notices(token) {
                     notices(notice);
+                }
+            }
+            Notification::Acknowledged { id, uris } => {
+                if let Some(notices) = self.waiting.notices(id) {
+                    notices(Notice::Acknowledged(uris));
                 }
             }
             Notification::ListChanged => (self.changes)(Change::Lists),

@@ -25,6 +25,7 @@ const LONGEST_ERROR: usize = 4_000;
 const LONGEST_REASON: usize = 200;
 
 const METHOD_NOT_FOUND: i64 = -32601;
+const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// A message that a backend sends.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub(super) enum Notification {
     ListChanged,
     /// The content of a resource is another one.
     Updated(String),
+    /// The stream that the request of this id has opened tells of these resources.
+    Acknowledged { id: u64, uris: Vec<String> },
     /// One that nobody here reads.
     Other,
 }
@@ -76,6 +79,8 @@ pub enum Notice {
         /// The content, which may be anything.
         data: Box<RawValue>,
     },
+    /// Acknowledgement of a stream: it tells of the resources with these URIs.
+    Acknowledged(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -204,6 +209,12 @@ impl Notification {
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => Self::ListChanged,
             "notifications/resources/updated" => params.read("uri").map_or(Self::Other, Self::Updated),
+            "notifications/subscriptions/acknowledged" => {
+                let meta: RawObject = params.read("_meta").unwrap_or_default();
+                let accepted: RawObject = params.read("notifications").unwrap_or_default();
+                let uris = accepted.read("resourceSubscriptions").unwrap_or_default();
+                meta.read(SUBSCRIPTION_ID).map_or(Self::Other, |id| Self::Acknowledged { id, uris })
+            }
             _ => Self::Other,
         }
     }
@@ -313,6 +324,11 @@ mod tests {
             (r#""notifications/progress","params":{"progressToken":7,"progress":0.5}"#, "Progress"),
             (r#""notifications/progress","params":{"progressToken":"7","progress":0.5}"#, "Other"),
             (r#""notifications/message","params":{"level":"info","data":"x"}"#, "Log"),
+            (
+                r#""notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":7},"notifications":{"resourceSubscriptions":["a:b"]}}"#,
+                r#"Acknowledged { id: 7, uris: ["a:b"] }"#,
+            ),
+            (r#""notifications/subscriptions/acknowledged","params":{"notifications":{}}"#, "Other"),
             (r#""notifications/else""#, "Other"),
         ] {
             let message = parse(&format!(r#"{{"jsonrpc":"2.0","method":{text}}}"#)).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! [`lines`] and [`http`] carry messages, [`events`] and [`line_codec`] find them in bytes, [`message`] reads and writes them.
 //! [`session`] finds the revision that the backend speaks and asks in it. [`sessions`] keeps a session for each caller,
-//! [`catalogue`] reads what the backend has.
+//! [`catalogue`] reads what the backend has. [`subscriptions`] counts who listens to resources, and [`subscribing`] subscribes.
 
 mod catalogue;
 mod error;
@@ -11,9 +11,12 @@ mod held;
 mod http;
 mod line_codec;
 mod lines;
+mod listening;
 mod message;
 mod session;
 mod sessions;
+mod subscribing;
+mod subscriptions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,17 +32,20 @@ pub use held::Held;
 pub use message::Notice;
 pub use session::Peer;
 pub use sessions::Sessions;
+pub use subscriptions::Updates;
 
 use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
 /// A change that a backend tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+enum Change {
     /// A list may be another one.
     Lists,
     /// The content of the resource with this URI.
     Resource(String),
+    /// Any of them: the stream of notifications was closed for a while.
+    Missed,
 }
 
 /// The identity of a caller, which each request tells the backend.
@@ -68,8 +74,11 @@ impl Identity {
     }
 }
 
-/// Is told of changes.
-pub type OnChange = Arc<dyn Fn(Change) + Send + Sync>;
+/// Is told of changes. It must not block.
+type OnChange = Arc<dyn Fn(Change) + Send + Sync>;
+
+/// Is told that a list may be another one. It must not block.
+pub type OnListChange = Arc<dyn Fn() + Send + Sync>;
 
 /// Is told how far a request is. It must not block.
 pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;

@@ -16,7 +16,7 @@ use super::error::{BackendError, PeerError};
 use super::held::{Budget, Held, Share};
 use super::http::{Headers, Http};
 use super::lines::Lines;
-use super::{Identity, OnNotice, message};
+use super::{Identity, OnNotice, listening, message};
 use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
@@ -27,14 +27,13 @@ const WITH_HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "20
 
 /// Time for an answer of the handshake or a page of a list: the program may have just been started.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for the answer to a subscription.
+const SUBSCRIPTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Methods whose requests repeat in a header what they name.
 const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
-const LISTEN: &str = "subscriptions/listen";
-/// Pause before a subscription is made again.
-const LISTEN_PAUSE: Duration = Duration::from_secs(5);
-/// The id of the subscription. Other requests have the ids after it.
+/// The id of the stream about lists. Other requests have the ids after it.
 const LISTENING_ID: u64 = 1;
 const FIRST_ID: u64 = 2;
 
@@ -67,12 +66,24 @@ pub(super) struct Session {
     timeouts: Timeouts,
     /// Ends with the session, as far as there is anything to listen to.
     _listening: Option<DropGuard>,
+    /// Tells that the session has ended when this is dropped.
+    _end: DropGuard,
 }
 
 /// The way to a backend.
 pub(super) enum Link {
     Lines(Lines),
     Http(Http),
+}
+
+impl Link {
+    /// Cancelled when the session over this link has ended.
+    fn ended(&self) -> &CancellationToken {
+        match self {
+            Self::Lines(lines) => lines.ended(),
+            Self::Http(http) => http.ended(),
+        }
+    }
 }
 
 /// A backend as it describes itself. Its words are cut to a length and free of control characters.
@@ -96,6 +107,8 @@ pub struct Peer {
     pub logs: bool,
     /// True if it tells of changes of its lists.
     pub tells_changes: bool,
+    /// True if it tells of updates of resources.
+    pub updates_resources: bool,
 }
 
 /// A request to a backend.
@@ -151,12 +164,14 @@ impl Session {
         (era, identity): (Option<Era>, &Identity),
     ) -> Result<Self, BackendError> {
         let memory = Budget { caller: Some(Share::of_caller()), all: memory };
-        let (link, next_id) = (Arc::new(link), AtomicU64::new(FIRST_ID));
-        let mut session = Self { link, next_id, peer: Peer::default(), memory, timeouts, _listening: None };
+        let (_end, next_id) = (link.ended().clone().drop_guard(), AtomicU64::new(FIRST_ID));
+        let (link, peer) = (Arc::new(link), Peer::default());
+        let mut session = Self { link, next_id, peer, memory, timeouts, _listening: None, _end };
         if era != Some(Era::Legacy) {
             match session.discover(identity).await {
                 Ok(peer) => {
-                    let _listening = peer.tells_changes.then(|| listen(Arc::clone(&session.link), identity.clone()));
+                    let _listening =
+                        peer.tells_changes.then(|| listening::to_lists(&session.link, LISTENING_ID, identity));
                     return Ok(Self { peer, _listening, ..session });
                 }
                 Err(error) if is_of_legacy(&error) => {}
@@ -183,6 +198,35 @@ impl Session {
             Link::Lines(lines) => lines.is_alive(),
             Link::Http(_) => true,
         }
+    }
+
+    /// Cancelled when the session has ended.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.link.ended().clone()
+    }
+
+    /// Asks for a subscription to this URI, or for its end, in a session with a handshake.
+    pub(super) async fn ask_about(&self, method: &str, uri: &str, identity: Identity) -> Result<(), BackendError> {
+        if let Link::Http(http) = &*self.link
+            && !http.listens().await
+        {
+            return Err(BackendError::Malformed("it has no stream of notifications".to_owned()));
+        }
+        let mut asking = Asking { name: Some(uri), identity, ..Asking::new(method) };
+        asking.params.set("uri", raw(&json!(uri)));
+        self.ask_within(SUBSCRIPTION_TIMEOUT, Era::Legacy, asking).await.map(drop)
+    }
+
+    /// Listens to these notifications of a backend without handshake, until it ends the stream or this future is dropped. The
+    /// future does not keep the session.
+    pub(super) fn listen(
+        &self,
+        wanted: &Value,
+        identity: Identity,
+        notices: OnNotice,
+    ) -> impl Future<Output = Result<(), BackendError>> + Send + 'static {
+        let (link, id) = (Arc::clone(&self.link), self.next_id.fetch_add(1, Ordering::Relaxed));
+        listening::listen(link, (id, wanted.clone()), identity, Some(notices))
     }
 
     /// Asks, and waits for the result. The request is given up when this future is dropped.
@@ -251,9 +295,7 @@ impl Session {
             meta.set("progressToken", raw(&json!(id)));
         }
         let told = identity.told(name.unwrap_or(method));
-        if let (Link::Lines(_), Told::Assertion(assertion)) = (&*self.link, &told) {
-            meta.set("dev.mcp-entra/assertion", raw(&json!(assertion.expose_secret())));
-        }
+        assert_in(&mut meta, &self.link, &told);
         if !meta.is_empty() {
             params.set("_meta", meta.into_raw());
         }
@@ -282,40 +324,15 @@ impl Session {
     }
 }
 
-/// Listens to changes of the lists of a backend without handshake, until the guard is dropped.
-fn listen(link: Arc<Link>, identity: Identity) -> DropGuard {
-    let stop = CancellationToken::new();
-    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-        let wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
-        loop {
-            let mut params = RawObject::default();
-            params.set("notifications", raw(&wanted));
-            params.set("_meta", modern_meta(&json!({})).into_raw());
-            let text = message::request(LISTENING_ID, LISTEN, &params);
-            let ended = match &*link {
-                Link::Lines(lines) => lines.ask(LISTENING_ID, text, None).await.map(drop),
-                Link::Http(http) => {
-                    let told = identity.told(LISTEN);
-                    let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
-                    repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
-                    repeat(&mut headers.repeated, "mcp-method", LISTEN);
-                    http.ask((LISTENING_ID, text), headers, (None, None)).await.map(drop)
-                }
-            };
-            if let Err(BackendError::Answered(_) | BackendError::Unauthorized(_)) = ended {
-                return;
-            }
-            if matches!(&*link, Link::Lines(lines) if !lines.is_alive()) {
-                return;
-            }
-            tokio::time::sleep(LISTEN_PAUSE).await;
-        }
-    }));
-    stop.drop_guard()
+/// Adds the assertion about the user where messages have no headers.
+pub(super) fn assert_in(meta: &mut RawObject, link: &Link, told: &Told) {
+    if let (Link::Lines(_), Told::Assertion(assertion)) = (link, told) {
+        meta.set("dev.mcp-entra/assertion", raw(&json!(assertion.expose_secret())));
+    }
 }
 
 /// The members of `_meta` that every request has since 2026-07-28.
-fn modern_meta(capabilities: &Value) -> RawObject {
+pub(super) fn modern_meta(capabilities: &Value) -> RawObject {
     let mut meta = RawObject::default();
     meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
     meta.set("io.modelcontextprotocol/clientInfo", raw(&client_info()));
@@ -365,6 +382,10 @@ fn peer(described: &RawObject, protocol: &str) -> Peer {
     let capabilities: RawObject = described.read("capabilities").unwrap_or_default();
     let text = |name: &str| short(&info.read::<String>(name).unwrap_or_default());
     let has = |name: &str| capabilities.get(name).is_some();
+    let does = |list: &str, what: &str| {
+        let capability: Option<RawObject> = capabilities.read(list);
+        capability.and_then(|capability| capability.read(what)).unwrap_or(false)
+    };
     Peer {
         name: text("name"),
         version: text("version"),
@@ -374,10 +395,8 @@ fn peer(described: &RawObject, protocol: &str) -> Peer {
         resources: has("resources"),
         completions: has("completions"),
         logs: has("logging"),
-        tells_changes: ["tools", "prompts", "resources"].into_iter().any(|list| {
-            let capability: Option<RawObject> = capabilities.read(list);
-            capability.and_then(|capability| capability.read("listChanged")).unwrap_or(false)
-        }),
+        tells_changes: ["tools", "prompts", "resources"].into_iter().any(|list| does(list, "listChanged")),
+        updates_resources: does("resources", "subscribe"),
     }
 }
 
@@ -387,7 +406,7 @@ pub(super) fn short(text: &str) -> String {
 }
 
 /// Adds a header whose value is this, encoded where headers cannot carry it (MCP 2026-07-28, headers of the transport).
-fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
+pub(super) fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
     let is_plain =
         value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?");
     let value = match is_plain {

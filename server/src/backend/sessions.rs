@@ -20,7 +20,8 @@ use super::held::{Budget, Held, Share};
 use super::http::{self, Http};
 use super::lines::Lines;
 use super::session::{Asking, Era, Link, Session, Timeouts};
-use super::{Catalogue, Identity, OnChange, Peer, Place, Request, is_shared};
+use super::subscriptions::{Subscriptions, Updates};
+use super::{Catalogue, Change, Identity, OnChange, OnListChange, Peer, Place, Request, is_shared, subscribing};
 use crate::raw_json::RawObject;
 
 /// Sessions of one pod over stdio, each of which is a process. The least recently used ends first.
@@ -66,7 +67,8 @@ pub struct Sessions {
     of_callers: Cache<String, Arc<OfCaller>>,
     /// The manner of the backend, as the last session found it.
     era: Lock<Option<Era>>,
-    changes: OnChange,
+    changes: OnListChange,
+    subscriptions: Arc<Subscriptions>,
     /// The catalogue that was read last: equal ones are kept once.
     latest: Lock<Option<([u8; 32], Arc<Catalogue>)>>,
 }
@@ -86,6 +88,7 @@ impl Default for OfCaller {
 /// The place of one session.
 #[derive(Default)]
 struct Slot {
+    key: String,
     state: Mutex<State>,
     /// Held while the lists are read. Calls do not wait for it.
     reading: Mutex<()>,
@@ -129,11 +132,11 @@ struct State {
 }
 
 impl Sessions {
-    /// The sessions with the backend at this place, which tells of its changes.
+    /// The sessions with the backend at this place, which tells of changes of its lists.
     ///
     /// # Errors
     /// If there is no client for HTTP.
-    pub fn new(place: Place, sessions: BackendSessions, changes: OnChange) -> Result<Self, reqwest::Error> {
+    pub fn new(place: Place, sessions: BackendSessions, changes: OnListChange) -> Result<Self, reqwest::Error> {
         let most = match &place {
             Place::Socket(_) => MOST_PROCESSES,
             Place::Endpoint(_) => MOST_SESSIONS,
@@ -146,7 +149,7 @@ impl Sessions {
         (most, idle): (u64, Duration),
         place: Place,
         sessions: BackendSessions,
-        changes: OnChange,
+        changes: OnListChange,
     ) -> Result<Self, reqwest::Error> {
         let slots =
             Cache::builder().max_capacity(most).time_to_idle(idle).eviction_policy(EvictionPolicy::lru()).build();
@@ -162,6 +165,7 @@ impl Sessions {
             of_callers: Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(IDLE).build(),
             era: Lock::default(),
             changes,
+            subscriptions: Arc::default(),
             latest: Lock::default(),
         })
     }
@@ -291,14 +295,57 @@ impl Sessions {
         listed
     }
 
+    /// Begins to listen to these resources in the session of this caller. Returns the URIs that the backend takes, and their
+    /// updates. Returns none if it takes none of them.
+    ///
+    /// # Errors
+    /// If there is no session.
+    pub async fn listen(
+        self: &Arc<Self>,
+        caller: &str,
+        uris: &[String],
+        identity: &Identity,
+    ) -> Result<Option<(Vec<String>, Updates)>, BackendError> {
+        if !self.session(caller, identity).await?.peer().updates_resources {
+            return Ok(None);
+        }
+        let key = self.key(caller);
+        let (updates, is_first) = self.subscriptions.add(&key, (caller, identity), uris);
+        if is_first {
+            tokio::spawn(subscribing::keep(Arc::clone(self), key));
+        }
+        let taken = updates.decided().await;
+        let uris = Vec::from_iter(uris.iter().filter(|uri| taken.contains(uri.as_str())).cloned());
+        Ok((!uris.is_empty()).then_some((uris, updates)))
+    }
+
+    /// The subscriptions of all sessions.
+    pub(super) fn subscriptions(&self) -> &Arc<Subscriptions> {
+        &self.subscriptions
+    }
+
+    /// Marks a session as used.
+    pub(super) async fn touch(&self, caller: &str) {
+        _ = self.slots.get(&self.key(caller)).await;
+    }
+
     async fn slot(&self, caller: &str) -> Arc<Slot> {
-        let key = if self.is_shared { String::new() } else { caller.to_owned() };
-        self.slots.get_with(key, async { Arc::default() }).await
+        let key = self.key(caller);
+        self.slots.get_with_by_ref(&key, async { Arc::new(Slot { key: key.clone(), ..Slot::default() }) }).await
+    }
+
+    /// The key of the session of this caller.
+    fn key(&self, caller: &str) -> String {
+        if self.is_shared { String::new() } else { caller.to_owned() }
     }
 
     /// The session of a caller, begun if there is none that lives. It goes on to begin when the caller gives up, so that a
     /// program which starts slowly is there for the next call.
-    async fn session(self: &Arc<Self>, caller: &str, identity: &Identity) -> Result<Arc<Session>, BackendError> {
+    pub(super) async fn session(
+        self: &Arc<Self>,
+        caller: &str,
+        identity: &Identity,
+    ) -> Result<Arc<Session>, BackendError> {
         let slot = self.slot(caller).await;
         if let Some(session) = slot.state.lock().await.living() {
             return Ok(session);
@@ -320,7 +367,7 @@ impl Sessions {
             let seconds = (until - Instant::now()).as_secs() + 1;
             return Err(BackendError::Resting { times: state.failures, seconds });
         }
-        match self.begin(&slot.is_stale, identity).await {
+        match self.begin(slot, identity).await {
             Ok(session) => {
                 let session = Arc::new(session);
                 state.session = Some(Arc::clone(&session));
@@ -339,11 +386,11 @@ impl Sessions {
         }
     }
 
-    async fn begin(&self, is_stale: &Arc<AtomicBool>, identity: &Identity) -> Result<Session, BackendError> {
+    async fn begin(&self, slot: &Slot, identity: &Identity) -> Result<Session, BackendError> {
         let mut known = *lock(&self.era);
         let deadline = Instant::now() + STARTING;
         let session = loop {
-            let begun = match self.connect(is_stale).await {
+            let begun = match self.connect(slot).await {
                 Ok(link) => Session::begin(link, (self.memory.clone(), self.timeouts), (known, identity)).await,
                 Err(error) => Err(error),
             };
@@ -358,13 +405,16 @@ impl Sessions {
         Ok(session)
     }
 
-    async fn connect(&self, is_stale: &Arc<AtomicBool>) -> Result<Link, BackendError> {
-        let (is_stale, tell) = (Arc::clone(is_stale), Arc::clone(&self.changes));
-        let changes: OnChange = Arc::new(move |change| {
-            if change == super::Change::Lists {
+    async fn connect(&self, slot: &Slot) -> Result<Link, BackendError> {
+        let (key, is_stale) = (slot.key.clone(), Arc::clone(&slot.is_stale));
+        let (subscriptions, tell) = (Arc::clone(&self.subscriptions), Arc::clone(&self.changes));
+        let changes: OnChange = Arc::new(move |change| match change {
+            Change::Lists => {
                 is_stale.store(true, Ordering::Release);
+                tell();
             }
-            tell(change);
+            Change::Resource(uri) => subscriptions.updated(&key, &uri),
+            Change::Missed => subscriptions.missed(&key),
         });
         match &self.place {
             Place::Socket(socket) => Lines::connect(socket, self.memory.clone(), changes).await.map(Link::Lines),
@@ -373,7 +423,8 @@ impl Sessions {
     }
 
     /// Forgets a session of which the backend knows nothing any longer.
-    async fn ended(&self, caller: &str, ended: &Arc<Session>) {
+    pub(super) async fn ended(&self, caller: &str, ended: &Arc<Session>) {
+        ended.ended().cancel();
         let slot = self.slot(caller).await;
         let mut state = slot.state.lock().await;
         if state.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, ended)) {

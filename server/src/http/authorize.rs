@@ -55,13 +55,18 @@ pub(super) async fn stage(
     Ok((Exchange { principal, permissions, offered, granted, revision, asks: None }, outcome))
 }
 
-/// Returns the present permissions of a client that listens. Groups count as far as they are available, because a
+/// Returns the present permissions of a client that listens, also to these resources. Groups count as far as they are available, because a
 /// stream cannot ask for a sign-in.
-pub(super) async fn permissions_to_listen(gate: &Gate, principal: &Principal, offered: &Offered) -> Permissions {
+pub(super) async fn permissions_to_listen(
+    gate: &Gate,
+    principal: &Principal,
+    (offered, uris): (&Offered, &[String]),
+) -> Permissions {
     let permissions = gate.policy.permissions(Arc::clone(principal.caller()));
     let Some(directory) = &gate.groups else { return permissions };
     let permissions = permissions.with_directory(gate.configuration.graph.access);
-    let message = Message { id: None, method: Method::Listen(Filter::default()), meta: Meta::default() };
+    let filter = Filter { uris: uris.to_vec(), ..Filter::default() };
+    let message = Message { id: None, method: Method::Listen(filter), meta: Meta::default() };
     match judge(&permissions, &message, offered) {
         Verdict::NeedGroups(ids) => match directory.among(principal, &ids).await {
             Ok(groups) => permissions.with_learnt(Ok(&groups)),

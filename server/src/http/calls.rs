@@ -44,7 +44,7 @@ pub(super) async fn stage(
     let id = message.answer_id().clone();
     let answer = gate.protocol.answer(message, &exchange);
     if let Answer::Subscribed(subscription) = answer {
-        let response = subscriptions::stage(gate, accepted, *subscription, exchange)?;
+        let response = subscriptions::stage(gate, accepted, *subscription, exchange).await?;
         trail.decided(outcome);
         return Ok(response);
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
-use futures::{Stream, stream};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 use tracing::{Instrument, Span};
@@ -30,10 +31,10 @@ pub(super) const MAXIMUM_STREAMS: usize = 512;
 pub(super) const MAXIMUM_OF_CALLER: usize = 16;
 
 /// Answers with a stream of notifications.
-pub(super) fn stage(
+pub(super) async fn stage(
     gate: &Arc<Gate>,
     accepted: Accepted,
-    subscription: Subscription,
+    mut subscription: Subscription,
     exchange: Exchange,
 ) -> Result<Response, Refusal> {
     if !accepted.events {
@@ -51,7 +52,13 @@ pub(super) fn stage(
         return Err(Refusal::new("draining", answer::try_later("this pod is stopping; connect again")));
     }
     let place = gate.answers.streams.take(&exchange.principal).map_err(no_place)?;
-    Ok(events::answer(notifications(gate, place, subscription, exchange)))
+    let mut updates = stream::pending().boxed();
+    if !subscription.uris().is_empty() {
+        let listening = gate.offer.listen(&exchange.principal, subscription.uris().to_vec()).await;
+        subscription.listen_only_to(listening.uris);
+        updates = listening.updates;
+    }
+    Ok(events::answer(notifications(gate, place, (subscription, updates), exchange)))
 }
 
 fn no_place(no_place: NoPlace) -> Refusal {
@@ -76,6 +83,8 @@ struct Notifications {
     revoked: Revoked,
     policies: watch::Receiver<()>,
     changes: Option<broadcast::Receiver<Change>>,
+    /// The URIs of resources that have changed.
+    updates: BoxStream<'static, String>,
     /// Messages to send.
     ready: VecDeque<Bytes>,
     has_ended: bool,
@@ -85,7 +94,7 @@ struct Notifications {
 fn notifications(
     gate: &Arc<Gate>,
     place: Place,
-    subscription: Subscription,
+    (subscription, updates): (Subscription, BoxStream<'static, String>),
     exchange: Exchange,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     let Exchange { principal, permissions, offered, .. } = exchange;
@@ -97,6 +106,7 @@ fn notifications(
         revoked: permissions.revoked(),
         policies,
         changes: gate.offer.changes().listen(),
+        updates,
         gate: Arc::clone(gate),
         subscription,
         principal,
@@ -139,6 +149,7 @@ impl Notifications {
                         self.ready.extend(self.subscription.all_updated(&self.offered, &self.permissions));
                     }
                 },
+                Some(uri) = self.updates.next() => self.updated(&uri),
             }
         }
     }
@@ -157,7 +168,8 @@ impl Notifications {
         if let Ok(offered) = self.gate.offer.snapshot(&self.principal).await {
             self.offered = offered;
         }
-        self.permissions = authorize::permissions_to_listen(&self.gate, &self.principal, &self.offered).await;
+        let uris = self.subscription.uris();
+        self.permissions = authorize::permissions_to_listen(&self.gate, &self.principal, (&self.offered, uris)).await;
         self.ready.extend(self.subscription.changed(&self.offered, &self.permissions));
     }
 }

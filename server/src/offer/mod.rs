@@ -7,6 +7,7 @@ pub mod backend;
 mod call;
 mod changes;
 pub mod graph;
+mod listening;
 mod notices;
 mod offered;
 mod parameter_headers;
@@ -21,6 +22,7 @@ pub use call::{
     JsonObject, Lack, Operation, Reply, tool_error,
 };
 pub use changes::{Change, Changes};
+pub use listening::Listening;
 pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};
 pub use offered::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, PromptArgument};
 pub use parameter_headers::parameter_headers;
@@ -58,6 +60,12 @@ pub trait Offer: Send + Sync {
         Ok(Completion::default())
     }
 
+    /// Begins to listen to resources for this caller, who may read them. Returns those whose updates are told, after a
+    /// limited time.
+    async fn listen(&self, _: &Arc<Principal>, uris: Vec<String>) -> Listening {
+        Listening::to_changes(uris)
+    }
+
     /// Returns the changes of the offer. An offer that never changes has none.
     fn changes(&self) -> Changes {
         Changes::default()
@@ -79,7 +87,7 @@ pub struct About {
     pub completions: bool,
     /// True if calls may write to the client's log.
     pub logs: bool,
-    /// True if [`Offer::changes`] reports changes of resources.
+    /// True if [`Offer::listen`] or [`Offer::changes`] reports changes of resources.
     pub updates_resources: bool,
 }
 

@@ -32,7 +32,6 @@ impl Protocol {
         if !about.updates_resources {
             filter.uris.clear();
         }
-        filter.uris.truncate(MAXIMUM_RESOURCES);
         filter.uris.retain(|uri| may_read(uri, &exchange.offered, &exchange.permissions));
         let seen = Seen::now(&exchange.offered, &exchange.permissions);
         Subscription { id, filter, seen, server_info: Value::clone(&self.server_info) }

@@ -77,7 +77,7 @@ impl Fake {
 
     fn sessions_of(&self, most: u64, idle: Duration, timeouts: Timeouts) -> Arc<Sessions> {
         let place = Place::Socket(self.socket());
-        let within = Sessions::within((most, idle), place, BackendSessions::PerPrincipal, Arc::new(|_| ()));
+        let within = Sessions::within((most, idle), place, BackendSessions::PerPrincipal, Arc::new(|| ()));
         Arc::new(Sessions { timeouts, ..within.unwrap() })
     }
 

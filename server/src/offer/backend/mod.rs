@@ -16,6 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
+use futures::stream::{self, Stream, StreamExt};
 use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendStatus};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -24,10 +25,10 @@ use self::entries::Snapshots;
 use self::probe::Probed;
 use self::state::Seal;
 use super::{
-    About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, LogLevel,
-    Notices, Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
+    About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired,
+    Listening, LogLevel, Notices, Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
 };
-use crate::backend::{self, BackendError, Catalogue, Held, Identity, Notice, Peer, Place, Request, Sessions};
+use crate::backend::{self, BackendError, Catalogue, Held, Identity, Notice, Peer, Place, Request, Sessions, Updates};
 use crate::backend_identity::{BackendIdentities, BackendIdentityError, Told};
 use crate::raw_json::{RawObject, raw};
 use crate::strict_json;
@@ -79,17 +80,13 @@ impl BackendOffer {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, reqwest::Error> {
         let changes = Changes::new();
-        let heard = told_seldom(changes.clone());
-        let on_change = Arc::new(move |change| match change {
-            backend::Change::Lists => heard(),
-            // Nobody subscribes to resources of a backend.
-            backend::Change::Resource(_) => {}
-        });
+        let on_list_change = Arc::new(told_seldom(changes.clone()));
         // Until the backend has answered, it may have anything.
-        let about = About { prompts: true, resources: true, completions: true, ..described(title) };
+        let about =
+            About { prompts: true, resources: true, completions: true, updates_resources: true, ..described(title) };
         let seal = matches!(configuration.identity, BackendIdentity::None).then(Seal::random);
         let offer = Arc::new(Self {
-            sessions: Arc::new(Sessions::new(place, configuration.sessions, on_change)?),
+            sessions: Arc::new(Sessions::new(place, configuration.sessions, on_list_change)?),
             snapshots: Snapshots::new(configuration.pin.clone()),
             about: ArcSwap::from_pointee(about),
             changes,
@@ -110,8 +107,8 @@ impl BackendOffer {
     /// Describes the offer as the backend describes itself.
     fn describe(&self, peer: &Peer) {
         let known = self.about.load();
-        let Peer { prompts, resources, completions, logs, .. } = *peer;
-        let about = About { prompts, resources, completions, logs, ..About::clone(&known) };
+        let Peer { prompts, resources, completions, logs, updates_resources, .. } = *peer;
+        let about = About { prompts, resources, completions, logs, updates_resources, ..About::clone(&known) };
         if about != **known {
             self.about.store(Arc::new(about));
             self.changes.tell(Change::Offered);
@@ -266,9 +263,26 @@ impl Offer for BackendOffer {
         Ok(Completion { values: completion.read("values").unwrap_or_default() })
     }
 
+    /// The backend may refuse a resource, or not answer. Then nothing is told of it.
+    async fn listen(&self, principal: &Arc<Principal>, uris: Vec<String>) -> Listening {
+        let nothing = || Listening::to_changes(Vec::new());
+        let Ok(told) = self.told(principal).await else { return nothing() };
+        let identity = self.identity(principal, &told);
+        match self.sessions.listen(&key(principal), &uris, &identity).await {
+            Ok(Some((uris, updates))) => Listening { uris, updates: each(updates).boxed() },
+            Ok(None) | Err(_) => nothing(),
+        }
+    }
+
     fn changes(&self) -> Changes {
         self.changes.clone()
     }
+}
+
+/// The updates one by one.
+fn each(updates: Updates) -> impl Stream<Item = String> + Send + 'static {
+    let batches = stream::unfold(updates, |mut updates| async { Some((updates.next().await, updates)) });
+    batches.flat_map(stream::iter)
 }
 
 /// The reason why a caller gets no answer of the backend.
@@ -352,5 +366,7 @@ fn heard(notices: &Notices) -> Option<backend::OnNotice> {
                 notices.log(level, data);
             }
         }
+        // No call is acknowledged.
+        Notice::Acknowledged(_) => {}
     }))
 }

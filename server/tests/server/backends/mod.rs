@@ -10,6 +10,7 @@ mod public;
 mod puppet;
 mod sessions;
 mod stage;
+mod subscriptions;
 mod translation;
 
 use std::path::{Path, PathBuf};

@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 use stock_backends::Public;
 use tempfile::TempDir;
 
+use super::stage::request;
 use super::{Shim, ask, call, over_http, over_stdio, setup};
 use crate::harness::{Site, eventually};
+use crate::scripted::Events;
 use crate::tenant::ALICE;
 
 /// A public server over stdio.
@@ -92,5 +94,29 @@ async fn prompts_resources_and_completions_of_a_public_server_are_passed_on() {
         let uri = resources["resources"][0]["uri"].as_str().unwrap();
         let read = ask(site, is_modern, "resources/read", json!({ "uri": uri })).await;
         assert_eq!(read["contents"][0]["uri"], uri, "{read}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_of_resources_of_a_public_server_reach_a_client_that_listens_over_both_transports() {
+    let tool = "toggle-subscriber-updates";
+    let scratch = tempfile::tempdir().unwrap();
+    let backend = Public::Everything.start_http(scratch.path()).await.unwrap();
+    let over_http = setup(over_http(backend.port, backend.path), None, &[tool]).start().await;
+    let over_stdio = stdio(Public::Everything, &[tool]).await;
+    for site in [&over_http, &over_stdio.site] {
+        let resources = ask(site, true, "resources/list", json!({})).await;
+        let uri = |at: usize| resources["resources"][at]["uri"].as_str().unwrap().to_owned();
+        let params = json!({ "notifications": { "resourceSubscriptions": [uri(1), "demo://nothing"] } });
+        let listening = request(site, ALICE, true, "subscriptions/listen", params).send().await.unwrap();
+        let mut events = Events::of(listening);
+        let first = events.next().await.unwrap();
+        assert_eq!(first["params"]["notifications"]["resourceSubscriptions"], json!([uri(1)]), "{first}");
+        call(site, true, tool, json!({})).await;
+        for _ in 0..2 {
+            let update = events.next().await.unwrap();
+            assert_eq!(update["method"], "notifications/resources/updated", "{update}");
+            assert_eq!(update["params"]["uri"], uri(1), "{update}");
+        }
     }
 }

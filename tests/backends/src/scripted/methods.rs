@@ -12,6 +12,10 @@ pub(super) const MODERN: &str = "2026-07-28";
 const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
+/// Ends of URIs whose subscriptions are never answered, and refused.
+const SILENT: &str = "/silent";
+const REFUSED: &str = "/refused";
+
 /// Answers a request.
 pub(super) async fn answer(call: Call) {
     if let Err(refusal) = admit(&call) {
@@ -22,6 +26,7 @@ pub(super) async fn answer(call: Call) {
         "tools/call" => return tools::run(call).await,
         "server/discover" if call.backend.options.silent_discover => return call.cancelled().await,
         "subscriptions/listen" if call.is_modern() => return listen(call).await,
+        "resources/subscribe" if call.message.text("uri").ends_with(SILENT) => return call.cancelled().await,
         "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe"
             if !call.is_modern() =>
         {
@@ -76,6 +81,7 @@ fn legacy(call: &Call, method: &str) -> Result<Value, Refusal> {
             }
             return Ok(description);
         }
+        "resources/subscribe" if uri.ends_with(REFUSED) => return Err(Refusal::new(-32602, "No subscription")),
         "resources/subscribe" => call.backend.subscriptions.subscribe(session, uri),
         "resources/unsubscribe" => call.backend.subscriptions.unsubscribe(session, uri),
         _ => {}
@@ -110,7 +116,14 @@ fn description(modern: Option<&str>) -> Value {
 
 async fn listen(call: Call) {
     let id = serde_json::from_str(&call.id).unwrap_or_default();
-    let filter = call.message.params.get("notifications").cloned().unwrap_or_default();
+    let mut filter = call.message.params.get("notifications").cloned().unwrap_or_default();
+    if let Some(uris) = filter.get_mut("resourceSubscriptions").and_then(Value::as_array_mut) {
+        let ends = |uri: &Value, end| uri.as_str().is_some_and(|uri| uri.ends_with(end));
+        if uris.iter().any(|uri| ends(uri, SILENT)) {
+            return call.cancelled().await;
+        }
+        uris.retain(|uri| !ends(uri, REFUSED));
+    }
     tokio::select! {
         () = call.backend.listen(id, filter, call.outlet.clone()) => {}
         () = call.stop.cancelled() => {}

@@ -1,0 +1,27 @@
+//! Updates of resources, for one listening client.
+
+use std::fmt;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+
+/// The resources that a client listens to, and their updates. The offer ends the subscriptions when this is dropped.
+pub struct Listening {
+    /// URIs of the resources whose updates are told, in the order of the request.
+    pub uris: Vec<String>,
+    /// The URI of each resource whose content has changed. The caller decides who may be told.
+    pub updates: BoxStream<'static, String>,
+}
+
+impl Listening {
+    /// Returns these resources, whose updates are among the changes of the offer.
+    pub fn to_changes(uris: Vec<String>) -> Self {
+        Self { uris, updates: stream::pending().boxed() }
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Listening").field("uris", &self.uris).finish_non_exhaustive()
+    }
+}
