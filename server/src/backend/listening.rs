@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::BackendError;
 use super::http::Headers;
-use super::session::{Link, MODERN, assert_in, modern_meta, repeat};
+use super::link::{Link, MODERN, assert_in, modern_meta, repeat};
 use super::{Identity, OnNotice, message};
 use crate::raw_json::{RawObject, raw};
 

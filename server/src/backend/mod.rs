@@ -11,6 +11,7 @@ mod held;
 mod http;
 mod line_codec;
 mod lines;
+mod link;
 mod listening;
 mod message;
 mod session;

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use secrecy::ExposeSecret;
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,13 +12,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::error::{BackendError, PeerError};
 use super::held::{Budget, Held, Share};
 use super::http::{Headers, Http};
-use super::lines::Lines;
+use super::link::{Link, MODERN, assert_in, client_info, modern_meta, repeat};
 use super::{Identity, OnNotice, listening, message};
 use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
-/// The revision in which every request stands alone.
-pub(super) const MODERN: &str = "2026-07-28";
 /// The revisions with a handshake, the newest first.
 const WITH_HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
@@ -68,22 +63,6 @@ pub(super) struct Session {
     _listening: Option<DropGuard>,
     /// Tells that the session has ended when this is dropped.
     _end: DropGuard,
-}
-
-/// The way to a backend.
-pub(super) enum Link {
-    Lines(Lines),
-    Http(Http),
-}
-
-impl Link {
-    /// Cancelled when the session over this link has ended.
-    fn ended(&self) -> &CancellationToken {
-        match self {
-            Self::Lines(lines) => lines.ended(),
-            Self::Http(http) => http.ended(),
-        }
-    }
 }
 
 /// A backend as it describes itself. Its words are cut to a length and free of control characters.
@@ -324,22 +303,6 @@ impl Session {
     }
 }
 
-/// Adds the assertion about the user where messages have no headers.
-pub(super) fn assert_in(meta: &mut RawObject, link: &Link, told: &Told) {
-    if let (Link::Lines(_), Told::Assertion(assertion)) = (link, told) {
-        meta.set("dev.mcp-entra/assertion", raw(&json!(assertion.expose_secret())));
-    }
-}
-
-/// The members of `_meta` that every request has since 2026-07-28.
-pub(super) fn modern_meta(capabilities: &Value) -> RawObject {
-    let mut meta = RawObject::default();
-    meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
-    meta.set("io.modelcontextprotocol/clientInfo", raw(&client_info()));
-    meta.set("io.modelcontextprotocol/clientCapabilities", raw(capabilities));
-    meta
-}
-
 /// Tells a backend with a handshake that a request is given up: the end of a connection means nothing to it.
 struct GivenUp<'a> {
     id: u64,
@@ -373,10 +336,6 @@ fn is_of_legacy(error: &BackendError) -> bool {
     }
 }
 
-fn client_info() -> Value {
-    json!({ "name": "mcp-entra-server", "version": env!("CARGO_PKG_VERSION") })
-}
-
 fn peer(described: &RawObject, protocol: &str) -> Peer {
     let info: RawObject = described.read("serverInfo").unwrap_or_default();
     let capabilities: RawObject = described.read("capabilities").unwrap_or_default();
@@ -403,17 +362,4 @@ fn peer(described: &RawObject, protocol: &str) -> Peer {
 /// A text of a backend, cut to a length and free of control characters.
 pub(super) fn short(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(LONGEST_NAME).collect()
-}
-
-/// Adds a header whose value is this, encoded where headers cannot carry it (MCP 2026-07-28, headers of the transport).
-pub(super) fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
-    let is_plain =
-        value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?");
-    let value = match is_plain {
-        true => value.to_owned(),
-        false => format!("=?base64?{}?=", STANDARD.encode(value)),
-    };
-    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-        headers.insert(name, value);
-    }
 }

@@ -19,9 +19,10 @@ use super::error::BackendError;
 use super::held::{Budget, Held, Share};
 use super::http::{self, Http};
 use super::lines::Lines;
-use super::session::{Asking, Era, Link, Session, Timeouts};
-use super::subscriptions::{Subscriptions, Updates};
-use super::{Catalogue, Change, Identity, OnChange, OnListChange, Peer, Place, Request, is_shared, subscribing};
+use super::link::Link;
+use super::session::{Asking, Era, Session, Timeouts};
+use super::subscriptions::Subscriptions;
+use super::{Catalogue, Change, Identity, OnChange, OnListChange, Peer, Place, Request, is_shared};
 use crate::raw_json::RawObject;
 
 /// Sessions of one pod over stdio, each of which is a process. The least recently used ends first.
@@ -295,30 +296,6 @@ impl Sessions {
         listed
     }
 
-    /// Begins to listen to these resources in the session of this caller. Returns the URIs that the backend takes, and their
-    /// updates. Returns none if it takes none of them.
-    ///
-    /// # Errors
-    /// If there is no session.
-    pub async fn listen(
-        self: &Arc<Self>,
-        caller: &str,
-        uris: &[String],
-        identity: &Identity,
-    ) -> Result<Option<(Vec<String>, Updates)>, BackendError> {
-        if !self.session(caller, identity).await?.peer().updates_resources {
-            return Ok(None);
-        }
-        let key = self.key(caller);
-        let (updates, is_first) = self.subscriptions.add(&key, (caller, identity), uris);
-        if is_first {
-            tokio::spawn(subscribing::keep(Arc::clone(self), key));
-        }
-        let taken = updates.decided().await;
-        let uris = Vec::from_iter(uris.iter().filter(|uri| taken.contains(uri.as_str())).cloned());
-        Ok((!uris.is_empty()).then_some((uris, updates)))
-    }
-
     /// The subscriptions of all sessions.
     pub(super) fn subscriptions(&self) -> &Arc<Subscriptions> {
         &self.subscriptions
@@ -335,7 +312,7 @@ impl Sessions {
     }
 
     /// The key of the session of this caller.
-    fn key(&self, caller: &str) -> String {
+    pub(super) fn key(&self, caller: &str) -> String {
         if self.is_shared { String::new() } else { caller.to_owned() }
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::BackendError;
 use super::session::{Era, Session};
 use super::sessions::Sessions;
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Subscriptions, Updates};
 use super::{Identity, Notice, OnNotice};
 
 /// Requests of one session that wait for their answers at a time.
@@ -34,8 +34,34 @@ const STABLE: Duration = Duration::from_secs(30);
 /// Time after which a session that is only listened to is marked as used.
 const TOUCH: Duration = Duration::from_secs(60);
 
+impl Sessions {
+    /// Begins to listen to these resources in the session of this caller. Returns the URIs that the backend takes, and their
+    /// updates. Returns none if it takes none of them.
+    ///
+    /// # Errors
+    /// If there is no session.
+    pub async fn listen(
+        self: &Arc<Self>,
+        caller: &str,
+        uris: &[String],
+        identity: &Identity,
+    ) -> Result<Option<(Vec<String>, Updates)>, BackendError> {
+        if !self.session(caller, identity).await?.peer().updates_resources {
+            return Ok(None);
+        }
+        let key = self.key(caller);
+        let (updates, is_first) = self.subscriptions().add(&key, (caller, identity), uris);
+        if is_first {
+            tokio::spawn(keep(Arc::clone(self), key));
+        }
+        let taken = updates.decided().await;
+        let uris = Vec::from_iter(uris.iter().filter(|uri| taken.contains(uri.as_str())).cloned());
+        Ok((!uris.is_empty()).then_some((uris, updates)))
+    }
+}
+
 /// Keeps the subscriptions of a session at the backend until nobody wants any.
-pub(super) async fn keep(sessions: Arc<Sessions>, key: String) {
+async fn keep(sessions: Arc<Sessions>, key: String) {
     let subscriptions = Arc::clone(sessions.subscriptions());
     let mut pause = FIRST_PAUSE;
     while let Some(difference) = subscriptions.difference(&key).filter(|_| !subscriptions.forget(&key)) {

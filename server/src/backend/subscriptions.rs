@@ -1,6 +1,6 @@
 //! Subscriptions of callers to resources: counted for each session, bounded, and told of updates.
 //!
-//! A subscription outlives the session that it was made in. [`subscribing`](super::subscribing) makes it again in the next one.
+//! A subscription outlives the session that it was made in. Another module makes it again in the next one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
