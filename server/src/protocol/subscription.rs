@@ -12,8 +12,6 @@ use crate::authorize::{Filter, Permissions};
 use crate::offer::{JsonObject, Offered};
 
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
-/// Maximum number of resources that one client may listen to: the first that it names.
-const MAXIMUM_RESOURCES: usize = 100;
 
 /// A listening client.
 pub struct Subscription {
@@ -42,6 +40,16 @@ impl Subscription {
     /// The id of the request.
     pub fn id(&self) -> &Value {
         &self.id
+    }
+
+    /// URIs of the resources that the client listens to.
+    pub fn uris(&self) -> &[String] {
+        &self.filter.uris
+    }
+
+    /// Removes all resources except these.
+    pub fn listen_only_to(&mut self, uris: Vec<String>) {
+        self.filter.uris = uris;
     }
 
     /// Returns the first message: the notifications that the client gets.

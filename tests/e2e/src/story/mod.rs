@@ -93,6 +93,7 @@ steps! {
     STDIO_BACKEND: "A third-party MCP server over stdio gets Entra's roles for each tool, and is killed" => backends::over_stdio;
     HTTP_BACKEND: "Another one over HTTP gets the same, and is killed" => backends::over_http;
     BACKEND_IDENTITY: "A third one receives the identity of each caller, and verifies it" => backend_identity::is_verified;
+    NETWORK: "A NetworkPolicy closes a server's pod to strangers, and limits the pod to the ports that its spec implies" => network::is_enforced;
     PUBLIC_BACKEND: "The unchanged public mcp-server-time runs behind Entra, with one of its tools for one role" => public_backend::stands_behind_entra;
     ROTATED: "The second server's token is renewed, and the server continues past the end of the first token" => containers::rotated;
     DEFINITIONS: "The API server refuses an invalid McpServer and names the field" => server::definitions;

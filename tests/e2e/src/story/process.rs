@@ -81,6 +81,23 @@ impl Process {
         value.map(str::to_owned).with_context(|| format!("the process has no variable {name}"))
     }
 
+    /// Connects from the network of the process's pod. Returns true if the address answers, also with a refusal. Returns
+    /// false if it does not answer within this time, because packets are dropped.
+    pub(super) async fn reaches(&self, address: SocketAddr, within: Duration) -> anyhow::Result<bool> {
+        let network = File::open(self.0.join("ns/net"))?;
+        // This thread ends in the network that it enters.
+        let thread = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            match TcpStream::connect_timeout(&address, within) {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(true),
+                Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
+                Err(error) => Err(error).with_context(|| format!("connect to {address}")),
+            }
+        });
+        tokio::task::spawn_blocking(|| thread.join()).await?.map_err(|_| anyhow!("the thread panicked"))?
+    }
+
     /// Returns the service account token that the process reads.
     pub(super) fn token(&self) -> anyhow::Result<Token> {
         let file = self.variable("AZURE_FEDERATED_TOKEN_FILE")?;

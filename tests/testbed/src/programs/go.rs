@@ -90,6 +90,17 @@ pub const COREDNS: GoProgramSet = GoProgramSet {
     folder_variables: &[],
 };
 
+/// Enforcer of the NetworkPolicies of such a node's pods.
+pub const NETWORK_POLICIES: GoProgramSet = GoProgramSet {
+    what: "kube-network-policies v0.8.0",
+    cache: "network-policies",
+    module: "tests/control-plane/network-policies",
+    programs: &[("network-policies", ".")],
+    linker_flags: "-s -w",
+    minutes: "1",
+    folder_variables: &[],
+};
+
 /// Helm, which installs the charts.
 pub const HELM: GoProgramSet = GoProgramSet {
     what: "Helm v4.3.1",
