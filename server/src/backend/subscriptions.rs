@@ -323,6 +323,8 @@ impl Drop for Updates {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     fn uris(numbers: std::ops::Range<usize>) -> Vec<String> {
@@ -339,7 +341,7 @@ mod tests {
         (updates, count)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_listener_is_told_of_exactly_its_uris_in_its_session_and_of_several_updates_as_one() {
         let all = Arc::<Subscriptions>::default();
         let (mut alices, _) = listen(&all, "a", "alice", &uris(0..2)).await;
@@ -349,19 +351,18 @@ mod tests {
         }
         assert_eq!(alices.next().await, ["note:0", "note:1"]);
         all.updated("a", "note:0");
-        let begun = Instant::now();
+        assert!(alices.next().now_or_never().is_none(), "the last was told just now");
         assert_eq!(alices.next().await, ["note:0"]);
-        assert_eq!(begun.elapsed(), PAUSE);
-        assert!(timeout(PATIENCE, bobs.next()).await.is_err(), "these were updates of another session");
+        assert!(bobs.next().now_or_never().is_none(), "these were updates of another session");
         all.missed("b");
         assert_eq!(bobs.next().await, ["note:0"]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_listener_does_without_what_the_backend_refuses_or_is_silent_about() {
+    #[tokio::test]
+    async fn a_listener_does_without_what_the_backend_refuses() {
         let all = Arc::<Subscriptions>::default();
         let (first, _) = listen(&all, "a", "alice", &uris(0..1)).await;
-        let (second, is_first) = all.add("a", ("alice", &Identity::Nothing), &uris(0..3));
+        let (second, is_first) = all.add("a", ("alice", &Identity::Nothing), &uris(0..2));
         assert!(!is_first);
         assert!(!all.refused("a", "note:1"), "nobody else wants it");
         assert!(all.refused("a", "note:0"), "it was taken for the first");
@@ -371,13 +372,13 @@ mod tests {
         drop(first);
         assert!(all.difference("a").unwrap().surplus.is_empty(), "the second listens");
         drop(second);
-        assert_eq!(all.difference("a").unwrap().surplus, ["note:0".into()]);
+        assert_eq!(all.difference("a").unwrap().surplus, [Arc::<str>::from("note:0")]);
         assert!(!all.forget("a"), "the backend still has it");
         all.left("a", "note:0");
         assert!(all.forget("a") && all.difference("a").is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn uris_are_bounded_for_each_caller_each_session_and_the_pod() {
         let all = Arc::<Subscriptions>::default();
         let (one, count) = listen(&all, "a", "alice", &uris(0..150)).await;
