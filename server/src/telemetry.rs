@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Most log lines that wait while the reader of standard error is slow. Further lines are lost: no request waits for
 /// a log.
-const WAITING_LINES: usize = 8192;
+const WAITING_LINES: usize = 2048;
 
 /// Logs to standard error like [`log_to`], by default at `info`. Standard output belongs to the audit log.
 pub fn log_to_stderr() -> WorkerGuard {

@@ -59,7 +59,7 @@ pub struct Sts {
 /// A cached token and its renewal.
 struct KeptToken {
     token: Arc<GraphToken>,
-    /// The requested scopes, by name in lower case. The token carries them even if Entra's answer omits them.
+    /// The requested scopes that Entra's answer omits, by name in lower case. The token carries them, too.
     asked: BTreeSet<String>,
     schedule: Schedule,
     renewing: AtomicBool,
@@ -295,7 +295,8 @@ impl OnBehalfOf {
         ];
         let issued = endpoint.exchange(&parameters).await?;
         let Issued { token, asked_at, life, refresh_in, .. } = issued;
-        let asked = self.scopes.iter().map(|scope| scope.to_ascii_lowercase()).collect();
+        let asked = self.scopes.iter().map(|scope| scope.to_ascii_lowercase());
+        let asked = asked.filter(|scope| !token.granted.contains(scope)).collect();
         let schedule = Schedule::new(asked_at, life, refresh_in);
         Ok(Arc::new(KeptToken { token: Arc::new(token), asked, schedule, renewing: AtomicBool::new(false) }))
     }

@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use crate::entra::FederatedToken;
     use crate::http_client;
-    use crate::token::{Application, Assertion, Membership};
+    use crate::token::{Application, Assertion, Membership, Profile};
     use mcp_entra_policy::{CallerKind, Cloud, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion};
 
     const ALICE: &str = "aaaa0000-0000-4000-8000-000000000003";
@@ -315,15 +315,15 @@ mod tests {
     }
 
     fn alice() -> Principal {
-        Principal::User(User {
+        let profile = Profile {
             tenant_id: "tenant".into(),
             object_id: ALICE.into(),
             membership: Membership::Member,
             caller: caller(CallerKind::User, "client"),
             accepts_claims_challenge: false,
-            assertion: Assertion::new("assertion"),
             expires_at: 0,
-        })
+        };
+        Principal::User(User { profile: Arc::new(profile), assertion: Assertion::for_test() })
     }
 
     fn daemon() -> Principal {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use secrecy::ExposeSecret;
 
 use super::answer::{self, Refusal};
 use super::bearer::Bearer;
@@ -23,7 +22,7 @@ pub(super) async fn stage(
     address: ClientAddress,
     Bearer(token): Bearer,
 ) -> Result<Arc<Principal>, Refusal> {
-    match gate.tokens.validate(token.expose_secret()).await {
+    match gate.tokens.validate_secret(token).await {
         Ok(principal) => {
             trail.authenticated(Arc::clone(&principal));
             Ok(principal)

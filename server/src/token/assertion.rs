@@ -11,13 +11,6 @@ use super::session::{SessionError, SessionOfToken};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
-/// A received token with its digest.
-#[derive(Clone, Copy)]
-pub(super) struct Hashed<'a> {
-    pub(super) token: &'a str,
-    pub(super) digest: TokenDigest,
-}
-
 /// Entra's access token of a user: the assertion of an on-behalf-of exchange.
 #[derive(Clone)]
 pub struct Assertion {
@@ -40,22 +33,27 @@ impl AsRef<[u8]> for TokenDigest {
     }
 }
 
-impl<'a> Hashed<'a> {
-    pub(super) fn new(token: &'a str) -> Self {
-        Self { token, digest: TokenDigest(Sha256::digest(token).into()) }
+impl TokenDigest {
+    pub(super) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
     }
 }
 
 impl Assertion {
-    /// Returns the assertion for this token.
-    pub fn new(token: &str) -> Self {
-        Hashed::new(token).into()
+    /// Returns the assertion for this token, which has this digest.
+    pub(super) fn new(token: SecretString, digest: TokenDigest) -> Self {
+        Self { source: Source::Token(token), digest }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::new("assertion".into(), TokenDigest::of("assertion"))
     }
 
     /// Returns the assertion for Entra's token in this session. All tokens of a session share one digest, because
     /// they come from the same sign-in.
     pub(super) fn of_session(session: SessionOfToken) -> Self {
-        let digest = Hashed::new(session.id()).digest;
+        let digest = TokenDigest::of(session.id());
         Self { source: Source::Session(session), digest }
     }
 
@@ -81,12 +79,6 @@ impl Assertion {
     /// Returns the digest of the received token.
     pub fn digest(&self) -> TokenDigest {
         self.digest
-    }
-}
-
-impl From<Hashed<'_>> for Assertion {
-    fn from(Hashed { token, digest }: Hashed<'_>) -> Self {
-        Self { source: Source::Token(SecretString::from(token)), digest }
     }
 }
 

@@ -9,11 +9,11 @@ use mcp_entra_policy::{Caller, CallerKind, Groups, GroupsSource, Registration, S
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::assertion::Hashed;
+use super::assertion::Assertion;
 use super::error::TokenError;
 use super::issuers::Issuers;
 use super::jwt::{Claims, VerifiedClaims};
-use super::principal::{Application, Membership, Principal, User};
+use super::principal::{Application, Membership, Principal, Profile, User};
 
 /// Tolerated difference of clocks, in seconds.
 const CLOCK_SKEW: u64 = 60;
@@ -69,10 +69,10 @@ impl Expected {
     }
 }
 
-/// Returns the principal of these claims at `now` (seconds since 1970). `token` is the token of the claims.
+/// Returns the principal of these claims at `now` (seconds since 1970). `assertion` has the token of the claims.
 pub(super) fn principal(
     verified: &VerifiedClaims,
-    token: Hashed<'_>,
+    assertion: Assertion,
     expected: &Expected,
     now: u64,
 ) -> Result<Principal, TokenError> {
@@ -122,15 +122,15 @@ pub(super) fn principal(
         scopes,
         authentication_contexts: strings(claims, "acrs")?.unwrap_or_default(),
     });
-    Ok(Principal::User(User {
+    let profile = Profile {
         tenant_id,
         object_id,
         membership: membership(claims, expected),
         caller,
         accepts_claims_challenge: strings(claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
-        assertion: token.into(),
         expires_at,
-    }))
+    };
+    Ok(Principal::User(User { profile: Arc::new(profile), assertion }))
 }
 
 /// Checks audience, tenant, version and issuer, in the order that gives the most helpful error.

@@ -22,19 +22,19 @@ mod session;
 use std::sync::Arc;
 
 use mcp_entra_policy::ServerConfiguration;
+use secrecy::{ExposeSecret, SecretString};
 
 pub use assertion::{Assertion, TokenDigest};
 pub use error::{Remedy, TokenError};
 pub use issuers::issuer;
 pub use keys::{Keys, KeysError};
 pub use own_issuer::OwnIssuer;
-pub use principal::{Account, Application, LocalUser, Membership, Principal, User};
+pub use principal::{Account, Application, LocalUser, Membership, Principal, Profile, User};
 pub use session::{
     CONTEXT_SCOPE, GRAPH_SCOPE, SessionClaims, SessionError, SessionOfToken, Sessions, TOKEN_TYPE, context_scope,
     graph_scope, session_of,
 };
 
-use assertion::Hashed;
 use claims::Expected;
 use jwt::UnverifiedToken;
 use recent::Recent;
@@ -62,11 +62,16 @@ impl TokenValidator {
     /// Returns the principal of this bearer token. Uses the network only if the token's key is unknown, at most once
     /// a minute.
     pub async fn validate(&self, bearer: &str) -> Result<Arc<Principal>, TokenError> {
-        let bearer = Hashed::new(bearer);
-        if let Some(principal) = self.recent.principal(bearer.digest, &self.keys, now()).await {
-            return Ok(principal);
+        self.validate_secret(bearer.into()).await
+    }
+
+    /// Like [`Self::validate`], without another copy of the token.
+    pub(crate) async fn validate_secret(&self, bearer: SecretString) -> Result<Arc<Principal>, TokenError> {
+        let digest = TokenDigest::of(bearer.expose_secret());
+        if let Some(owner) = self.recent.owner(digest, &self.keys, now()).await {
+            return Ok(owner.with(|| Assertion::new(bearer, digest)));
         }
-        let token = UnverifiedToken::parse(bearer.token)?;
+        let token = UnverifiedToken::parse(bearer.expose_secret())?;
         // The issuer in the token selects the validator, and the validator its algorithm.
         if let Some(own) = self.own.as_ref().filter(|own| own.is_named_by(&token)) {
             return own.principal(&token, now()).await.map(Arc::new);
@@ -82,8 +87,10 @@ impl TokenValidator {
             Err(error) => return Err(error),
         };
         let now = now();
-        let principal = Arc::new(claims::principal(&verified, bearer, &self.expected, now)?);
-        self.recent.remember(bearer, verified.into_key(), &principal, now).await;
+        let length = bearer.expose_secret().len();
+        let principal = claims::principal(&verified, Assertion::new(bearer, digest), &self.expected, now)?;
+        let principal = Arc::new(principal);
+        self.recent.remember((digest, length), verified.into_key(), &principal, now).await;
         Ok(principal)
     }
 }

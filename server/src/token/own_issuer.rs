@@ -9,7 +9,7 @@ use super::assertion::Assertion;
 use super::claims::check_lifetime;
 use super::error::TokenError;
 use super::jwt::UnverifiedToken;
-use super::principal::{Membership, Principal, User};
+use super::principal::{Membership, Principal, Profile, User};
 use super::session::{SessionClaims, SessionOfToken, Sessions, TOKEN_TYPE};
 
 /// The server's own authorization server as an issuer of tokens.
@@ -86,16 +86,17 @@ impl OwnIssuer {
             scopes,
             authentication_contexts: claims.acrs,
         };
-        Ok(Principal::User(User {
+        let profile = Profile {
             tenant_id: claims.tid,
             object_id: claims.oid,
             membership: if claims.guest { Membership::Guest } else { Membership::Member },
             caller: Arc::new(caller),
             // The authorization server handles it at the client's next sign-in.
             accepts_claims_challenge: true,
-            assertion: Assertion::of_session(SessionOfToken::new(claims.sid, Arc::clone(&self.sessions))),
             expires_at,
-        }))
+        };
+        let assertion = Assertion::of_session(SessionOfToken::new(claims.sid, Arc::clone(&self.sessions)));
+        Ok(Principal::User(User { profile: Arc::new(profile), assertion }))
     }
 
     fn scopes(&self) -> String {

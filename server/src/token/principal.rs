@@ -1,5 +1,6 @@
 //! Principals: the owners of verified tokens.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,9 +20,18 @@ pub enum Principal {
     LocalUser(LocalUser),
 }
 
-/// A person who uses a client: content of a delegated access token.
+/// A person who uses a client: a delegated access token.
 #[derive(Debug)]
 pub struct User {
+    /// Content of the token, which requests with the same token share.
+    pub profile: Arc<Profile>,
+    /// The token itself.
+    pub assertion: Assertion,
+}
+
+/// Content of a delegated access token.
+#[derive(Debug)]
+pub struct Profile {
     /// `tid`: the tenant, a GUID in lower case.
     pub tenant_id: String,
     /// `oid`: the user in that tenant, a GUID in lower case.
@@ -32,8 +42,6 @@ pub struct User {
     pub caller: Arc<Caller>,
     /// True if the client declared (`xms_cc` with `cp1`) that it can answer a claims challenge.
     pub accepts_claims_challenge: bool,
-    /// The token itself.
-    pub assertion: Assertion,
     /// `exp`: end of the token, in seconds since 1970.
     pub expires_at: u64,
 }
@@ -78,6 +86,14 @@ pub struct Account {
     pub object_id: String,
     /// `preferred_username`: for people, and as a hint for the next sign-in. No decision depends on it.
     pub username: String,
+}
+
+impl Deref for User {
+    type Target = Profile;
+
+    fn deref(&self) -> &Profile {
+        &self.profile
+    }
 }
 
 impl Account {

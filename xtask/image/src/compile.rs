@@ -107,9 +107,12 @@ fn folders(workspace: &Workspace) -> anyhow::Result<Folders> {
     Ok([(workspace.root.clone(), "/mcp-entra"), (home, "/cargo"), (workspace.target.clone(), "/target")])
 }
 
+/// Flags of every program: static, with packed relocations. Unpacked, those of the server take 0.6 MB of memory.
+const FLAGS: [&str; 2] = ["-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,-z,pack-relative-relocs"];
+
 fn rust_flags(folders: &Folders) -> Vec<String> {
     let remap = folders.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
-    std::iter::once("-Ctarget-feature=+crt-static".to_owned()).chain(remap).collect()
+    FLAGS.map(str::to_owned).into_iter().chain(remap).collect()
 }
 
 fn c_flags(folders: &Folders) -> Vec<String> {
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn the_target_folder_is_renamed_even_inside_the_workspace() {
         assert_eq!(
-            rust_flags(&folders())[1..],
+            rust_flags(&folders())[FLAGS.len()..],
             [
                 "--remap-path-prefix=/home/someone/checkout=/mcp-entra",
                 "--remap-path-prefix=/cargo=/cargo",

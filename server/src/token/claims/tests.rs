@@ -65,7 +65,7 @@ fn key() -> Arc<Key> {
 }
 
 fn read(claims: Value, expected: &Expected, now: u64) -> Result<Principal, TokenError> {
-    principal(&VerifiedClaims::for_test(claims, key()), Hashed::new("token"), expected, now)
+    principal(&VerifiedClaims::for_test(claims, key()), Assertion::for_test(), expected, now)
 }
 
 fn read_at(claims: Value, now: u64) -> Result<Principal, TokenError> {
@@ -232,7 +232,7 @@ fn a_key_verifies_tokens_of_its_own_issuers_alone_in_either_version() {
             let mut published = published();
             published["issuer"] = json!(issuer);
             let verified = VerifiedClaims::for_test(claims.clone(), Key::for_test(published));
-            let result = principal(&verified, Hashed::new("token"), &expected, NOW);
+            let result = principal(&verified, Assertion::for_test(), &expected, NOW);
             assert_eq!(result.is_ok(), *good, "{issuer}");
             assert!(*good || result.unwrap_err() == TokenError::KeyIssuer, "{issuer}");
         }

@@ -18,7 +18,7 @@ use proptest::sample::{Index, select};
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 
-use super::assertion::Hashed;
+use super::assertion::Assertion;
 use super::claims::Expected;
 use super::claims::tests::{NOW, expected_with, user_claims};
 use super::jwt::UnverifiedToken;
@@ -69,7 +69,7 @@ fn judged_by(document: &[u8], token: &str) -> Result<Principal, TokenError> {
     let keys = KeySet::parse(document, None, tokio::time::Instant::now()).map_err(|_| TokenError::KeysUnavailable)?;
     let unverified = UnverifiedToken::parse(token)?;
     let verified = unverified.verify(keys.find(unverified.key_id()).ok_or(TokenError::UnknownKey)?)?;
-    reading::principal(&verified, Hashed::new(token), &EXPECTED, NOW)
+    reading::principal(&verified, Assertion::for_test(), &EXPECTED, NOW)
 }
 
 fn judged(token: &str) -> Result<Principal, TokenError> {
