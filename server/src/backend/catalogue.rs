@@ -1,4 +1,4 @@
-//! The tools, prompts and resources that a backend has: all pages of its lists, as it wrote them.
+//! Tools, prompts and resources of a backend: all pages of its lists, as the backend wrote them.
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -9,39 +9,39 @@ use super::error::BackendError;
 use super::session::{Asking, Session};
 use crate::raw_json::{RawObject, raw};
 
-/// Entries of one list that are read. A backend with more is cut there.
+/// Maximum number of entries that are read of one list. Further entries are dropped.
 const MOST_ENTRIES: usize = 1_000;
-/// Bytes of the entries of one list that are kept.
+/// Maximum size of all entries of one list, in bytes.
 const MOST_BYTES: usize = 2 * 1024 * 1024;
-/// Pages of one list that are read.
+/// Maximum number of pages that are read of one list.
 const MOST_PAGES: usize = 100;
-/// The longest name or URI, in bytes.
+/// Maximum length of a name or URI, in bytes.
 const LONGEST_NAME: usize = 256;
 
-/// Everything that a backend has.
+/// All tools, prompts, resources and templates of a backend.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    /// Its tools, with a name and a schema of arguments that is an object.
+    /// Tools. Each has a usable name, and an argument schema that is an object.
     pub tools: Vec<Entry>,
-    /// Its prompts.
+    /// Prompts.
     pub prompts: Vec<Entry>,
-    /// Its resources.
+    /// Resources.
     pub resources: Vec<Entry>,
-    /// Its templates of resources.
+    /// Resource templates.
     pub templates: Vec<Entry>,
 }
 
 /// An entry of a list.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name, URI or URI template: not empty, bounded, and free of what cannot be seen.
+    /// Name, URI or URI template. It is not empty, has a limited length, and contains no invisible characters.
     pub name: String,
-    /// The members of its definition.
+    /// Members of its definition.
     pub written: RawObject,
 }
 
 impl Catalogue {
-    /// Reads all lists that the backend says it has.
+    /// Reads all lists for which the backend declares a capability.
     pub(super) async fn read(session: &Session, identity: &Identity) -> Result<Self, BackendError> {
         let peer = session.peer();
         let mut catalogue = Self::default();
@@ -57,7 +57,7 @@ impl Catalogue {
             catalogue.resources.retain(|resource| is_normal(&resource.name));
             let templates =
                 entries(session, identity, ("resources/templates/list", "resourceTemplates", "uriTemplate"));
-            // Some have resources, and not this method.
+            // Some backends have resources, but not this method.
             catalogue.templates = match templates.await {
                 Err(BackendError::Answered(_)) => Vec::new(),
                 templates => templates?,
@@ -66,7 +66,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Digest of everything, equal for equal catalogues.
+    /// Returns a digest of all entries. Equal catalogues have equal digests.
     pub fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         for list in [&self.tools, &self.prompts, &self.resources, &self.templates] {
@@ -78,14 +78,15 @@ impl Catalogue {
 }
 
 impl Entry {
-    /// Digest of the whole definition, whatever the order of its members: a SHA-256, in hexadecimal.
+    /// Returns the SHA-256 digest of the whole definition, in hexadecimal. The order of its members does not matter.
     pub fn digest(&self) -> String {
         let defined: serde_json::Value = serde_json::from_str(&self.written.to_text()).unwrap_or_default();
         hex::encode(Sha256::digest(defined.to_string()))
     }
 }
 
-/// All pages of a list. Entries without a usable name are left out, and so is a second one of the same name.
+/// Returns the entries of all pages of a list. Skips entries without a usable name, and later entries with the same
+/// name.
 async fn entries(
     session: &Session,
     identity: &Identity,
@@ -102,7 +103,7 @@ async fn entries(
             page.read(list).ok_or_else(|| BackendError::Malformed(format!("the result of {method} has no {list}")))?;
         for mut written in found {
             let Some(named) = written.read::<String>(name).filter(|named| is_usable(named)) else { continue };
-            // Tasks are not offered.
+            // This server does not offer tasks.
             written.remove("execution");
             bytes += written.to_text().len();
             if entries.iter().all(|entry| entry.name != named) && entries.len() < MOST_ENTRIES && bytes < MOST_BYTES {
@@ -118,7 +119,8 @@ async fn entries(
     Ok(entries)
 }
 
-/// Returns whether a name shows as it is: something that cannot be seen would make two names look the same.
+/// Returns true if a name is not empty, not too long, and has no invisible characters. With them, two names could
+/// look the same.
 fn is_usable(name: &str) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
     let is_hidden = |letter| {
@@ -128,7 +130,8 @@ fn is_usable(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST_NAME && name.trim() == name && !name.chars().any(is_hidden)
 }
 
-/// Returns whether a URI is in normal form, so that a policy which decides by its beginning means what is read.
+/// Returns true if a URI is in normal form. A policy decides by the beginning of a URI. Another form of the URI could
+/// name another resource than the policy allows.
 fn is_normal(uri: &str) -> bool {
     url::Url::parse(uri).is_ok_and(|parsed| parsed.as_str() == uri)
 }

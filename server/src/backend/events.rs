@@ -1,7 +1,7 @@
-//! Messages in an event stream (WHATWG HTML, section 9.2.6), read in bounded memory.
+//! Reader of messages in an event stream (WHATWG HTML, section 9.2.6), with bounded memory.
 //!
-//! The library for events ends a stream at a field that it does not know, and at a field without a colon. Servers may write
-//! both, and readers must pass over them.
+//! The library for event streams ends a stream at an unknown field, and at a field without a colon. Servers may write
+//! both, and readers must ignore them.
 
 use super::error::BackendError;
 use super::message::MAXIMUM_MIB;
@@ -10,31 +10,31 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a stream piece by piece.
 pub(super) struct Events {
-    /// The longest event, in bytes.
+    /// Maximum length of an event, in bytes.
     longest: usize,
-    /// The line that is not complete yet.
+    /// The incomplete line.
     line: Vec<u8>,
-    /// The data of the event that is not complete yet, each line of it with its end.
+    /// Data of the incomplete event. Each line has its line end.
     data: Vec<u8>,
-    /// True after a line that ended with CR: an LF that follows belongs to its end.
+    /// True after a line that ended with CR. A following LF belongs to the same line end.
     after_return: bool,
-    /// True after the first line: only that may begin with a byte order mark.
+    /// True after the first line. Only the first line may begin with a byte order mark.
     has_begun: bool,
 }
 
 impl Events {
-    /// A stream of which nothing is read yet, whose events have so many bytes at most.
+    /// Returns a reader at the beginning of a stream. `longest` is the maximum length of an event, in bytes.
     pub(super) fn new(longest: usize) -> Self {
         Self { longest, line: Vec::new(), data: Vec::new(), after_return: false, has_begun: false }
     }
 
-    /// Bytes of the event that is not complete yet.
+    /// Returns the number of bytes of the incomplete event.
     pub(super) fn len(&self) -> usize {
         self.line.len() + self.data.len()
     }
 
-    /// Takes the next bytes of the stream, up to the end of an event that has data. Returns that data and the number of bytes
-    /// taken.
+    /// Takes the next bytes of the stream, up to the end of an event that has data. Returns the number of bytes
+    /// taken, and that data.
     ///
     /// # Errors
     /// If an event is too long.
@@ -63,7 +63,7 @@ impl Events {
         Ok((taken, None))
     }
 
-    /// Reads the line that has ended. Returns the data of the event that it ends, if it has any.
+    /// Reads the complete line. Returns the data of the event that this line ends, if there is any.
     fn end_line(&mut self) -> Option<Vec<u8>> {
         let line = std::mem::take(&mut self.line);
         let is_first = !std::mem::replace(&mut self.has_begun, true);
@@ -86,7 +86,7 @@ mod tests {
     use super::super::message::MAXIMUM_BYTES;
     use super::*;
 
-    /// The data of all events in these pieces.
+    /// Returns the data of all events in these pieces.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let (mut events, mut all) = (Events::new(MAXIMUM_BYTES), vec![]);
         for mut piece in pieces {

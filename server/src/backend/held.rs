@@ -1,5 +1,5 @@
-//! Memory that large answers take while they are read from a backend and until their clients have read them: bounded for all
-//! callers together and for each, so that nobody takes the memory of the pod.
+//! Memory of large answers, from the first bytes of the backend until the client has read the answer. It is limited
+//! for each caller and for all callers together, so that no caller can use all memory of the pod.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use tokio::time::timeout;
 use super::error::BackendError;
 use super::message::MAXIMUM_BYTES;
 
-/// Memory of all answers together, in KiB.
+/// Maximum memory of all answers together, in KiB.
 const MOST: u32 = 48 * 1024;
-/// Memory of one caller's.
+/// Maximum memory of the answers to one caller, in KiB.
 const MOST_OF_CALLER: u32 = 16 * 1024;
-/// The largest answer that is not counted, in bytes.
+/// Maximum size of an answer that is not counted, in bytes.
 pub(super) const SMALL: usize = 16 * 1024;
-/// Time that a large answer waits for memory before it is given up.
+/// Maximum time that a large answer waits for memory.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A share of the memory.
 #[derive(Clone)]
 pub(super) struct Share(Arc<Semaphore>);
 
-/// The memory that an answer may take.
+/// The memory that an answer may use.
 #[derive(Clone)]
 pub(super) struct Budget {
-    /// The share of the caller; absent where the caller is not known before the answer is read.
+    /// The share of the caller. Absent if the caller is unknown until the answer is read.
     pub(super) caller: Option<Share>,
     /// The share of all callers.
     pub(super) all: Share,
@@ -39,7 +39,7 @@ pub(super) struct Reading {
     patience: Duration,
 }
 
-/// The memory of one answer, until this is dropped.
+/// The memory of one answer. Dropping this releases it.
 #[derive(Debug, Default)]
 pub struct Held {
     of_caller: Option<OwnedSemaphorePermit>,
@@ -47,17 +47,17 @@ pub struct Held {
 }
 
 impl Share {
-    /// The share of all callers.
+    /// Returns the share of all callers.
     pub(super) fn of_all() -> Self {
         Self(Arc::new(Semaphore::new(MOST as usize)))
     }
 
-    /// The share of one caller.
+    /// Returns the share of one caller.
     pub(super) fn of_caller() -> Self {
         Self(Arc::new(Semaphore::new(MOST_OF_CALLER as usize)))
     }
 
-    /// Takes the memory of the largest answer, once it is free.
+    /// Waits until memory for the largest answer is free, and takes it.
     async fn reserve(&self, patience: Duration, whose: &'static str) -> Result<OwnedSemaphorePermit, BackendError> {
         let largest = Arc::clone(&self.0).acquire_many_owned(kib(MAXIMUM_BYTES));
         timeout(patience, largest).await.ok().and_then(Result::ok).ok_or(BackendError::Crowded(whose))
@@ -65,21 +65,21 @@ impl Share {
 }
 
 impl Reading {
-    /// The memory of an answer of which nothing is read yet.
+    /// Returns the memory of an answer before its first byte.
     pub(super) fn new(budget: Budget) -> Self {
         Self { budget, held: Held::default(), patience: PATIENCE }
     }
 
-    /// True if the answer is a large one.
+    /// Returns true if the answer is large.
     pub(super) fn is_large(&self) -> bool {
         self.held.of_all.is_some()
     }
 
-    /// Waits for the memory of so many bytes. A large answer takes all that it may need at once: if each took more and more,
-    /// all of them could wait for one another.
+    /// Waits for memory for this number of bytes. A large answer takes its maximum at once. If large answers took
+    /// memory step by step, all of them could wait for each other.
     ///
     /// # Errors
-    /// If earlier answers take the memory for too long.
+    /// If earlier answers use the memory for too long.
     pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), BackendError> {
         if bytes <= SMALL || self.is_large() {
             return Ok(());
@@ -91,7 +91,8 @@ impl Reading {
         Ok(())
     }
 
-    /// The memory of the answer, which was read and has so many bytes. The next one begins with nothing.
+    /// Returns the memory of the complete answer, which has this number of bytes. The next answer begins without
+    /// memory.
     pub(super) fn end(&mut self, bytes: usize) -> Held {
         let mut held = std::mem::take(&mut self.held);
         for permit in [&mut held.of_caller, &mut held.of_all].into_iter().flatten() {
@@ -103,10 +104,10 @@ impl Reading {
 }
 
 impl Held {
-    /// Counts the answer for its caller, where that was not known before.
+    /// Counts the answer for its caller, if the caller was unknown before.
     ///
     /// # Errors
-    /// If earlier answers take the memory of this caller.
+    /// If earlier answers use the memory of this caller.
     pub(super) fn count_for(&mut self, caller: &Share) -> Result<(), BackendError> {
         if let (None, Some(of_all)) = (&self.of_caller, &self.of_all) {
             let kib = u32::try_from(of_all.num_permits()).unwrap_or(u32::MAX);
@@ -133,7 +134,7 @@ mod tests {
         Budget { caller: Some(caller.clone()), all: all.clone() }
     }
 
-    /// The memory of an answer of this caller of which so many bytes are read. None while it waits.
+    /// Returns the memory of an answer to this caller after this number of bytes, or `None` while the answer waits.
     fn read(bytes: usize, caller: &Share, all: &Share) -> Option<Reading> {
         let mut reading = Reading::new(budget(caller, all));
         reading.grow(bytes).now_or_never()?.unwrap();

@@ -25,39 +25,39 @@ use crate::raw_json::RawObject;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// The header that carries the assertion about the user.
+/// Header with the assertion about the user.
 pub(super) const ASSERTION: HeaderName = HeaderName::from_static("mcp-entra-assertion");
 
-/// The targets of assertions about requests that are no messages.
+/// Targets of the assertions in requests without a message.
 const LISTENING: &str = "GET";
 const ENDING: &str = "DELETE";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which a connection is kept that carries nothing. Common servers close theirs after 5 s, and a request on one that is
-/// being closed would be lost.
+/// Time after which an unused connection is closed. Common servers close theirs after 5 s, and a request on a closing
+/// connection would be lost.
 const IDLE_CONNECTION: Duration = Duration::from_secs(2);
-/// Time between two parts of an answer.
+/// Maximum time between two parts of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Time for the answer to a message that has none.
+/// Time limit for the HTTP response to a message that needs no answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a stream of notifications is opened again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Time that a subscription waits for the stream of notifications.
+/// Maximum time that a subscription waits for the stream of notifications.
 const LISTENS_WITHIN: Duration = Duration::from_secs(2);
-/// The longest id of a session, in bytes.
+/// Maximum length of a session id, in bytes.
 const LONGEST_SESSION_ID: usize = 256;
-/// The longest notification on a stream that has no answer, in bytes.
+/// Maximum length of a notification on a stream without an answer, in bytes.
 const LONGEST_NOTICE: usize = 256 * 1024;
-/// The longest stream, in bytes: several messages.
+/// Maximum length of a stream, in bytes. It holds several messages.
 const LONGEST_STREAM: usize = 4 * MAXIMUM_BYTES;
 
-/// A backend over HTTP, and its session, which ends when this is dropped.
+/// A backend over HTTP and its session. Dropping this ends the session.
 pub(super) struct Http {
     endpoint: Arc<Endpoint>,
     listening: std::sync::OnceLock<(Identity, DropGuard)>,
 }
 
-/// The endpoint, as one session sees it.
+/// The endpoint, with the state of one session.
 struct Endpoint {
     client: reqwest::Client,
     url: Url,
@@ -66,13 +66,13 @@ struct Endpoint {
     revision: ArcSwapOption<HeaderValue>,
     /// Cancelled when the session has ended.
     ended: CancellationToken,
-    /// Cancelled once the stream of notifications was open.
+    /// Cancelled when the stream of notifications opens for the first time.
     listens: CancellationToken,
-    /// Cancelled once there is no such stream, or no longer any.
+    /// Cancelled when the backend has no such stream, or no longer has one.
     is_deaf: CancellationToken,
 }
 
-/// The headers of a request that depend on it.
+/// Headers that differ between requests.
 pub(super) struct Headers<'a> {
     /// Headers that repeat parts of the message.
     pub(super) repeated: HeaderMap,
@@ -80,7 +80,7 @@ pub(super) struct Headers<'a> {
     pub(super) told: &'a Told,
 }
 
-/// The client for backends: to this pod alone, without a proxy and without redirects.
+/// Returns the client for backends in this pod, without a proxy and without redirects.
 pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .user_agent(concat!("mcp-entra-server/", env!("CARGO_PKG_VERSION")))
@@ -100,7 +100,8 @@ impl Http {
         Self { endpoint, listening: std::sync::OnceLock::new() }
     }
 
-    /// Sends a request and waits for its answer, which takes this memory. Without any, the answer is a stream of notifications.
+    /// Sends a request and returns its answer, which uses this memory. Without memory, the answer is a stream of
+    /// notifications.
     pub(super) async fn ask(
         &self,
         (id, request): (u64, String),
@@ -117,23 +118,23 @@ impl Http {
         self.endpoint.answer((id, told), response, (notices, memory)).await
     }
 
-    /// Sends a message that has no answer.
+    /// Sends a message that needs no answer.
     pub(super) async fn send(&self, message: String, told: &Told) -> Result<(), BackendError> {
         self.endpoint.send(message, told).await
     }
 
-    /// Sends a message that has no answer, and does not wait.
+    /// Sends a message that needs no answer, and does not wait.
     pub(super) fn send_later(&self, message: String, told: Told) {
         let endpoint = Arc::clone(&self.endpoint);
         tokio::spawn(async move { endpoint.send(message, &told).await });
     }
 
-    /// Says that a handshake agreed on this revision: each further request names it.
+    /// Records the revision of the handshake. Each further request names it.
     pub(super) fn agreed(&self, revision: &str) {
         self.endpoint.revision.store(HeaderValue::from_str(revision).ok().map(Arc::new));
     }
 
-    /// Listens to what the backend tells besides answers, as long as this lives. A backend may have no such stream.
+    /// Listens to notifications outside of answers until this is dropped. A backend may have no such stream.
     pub(super) fn listen(&self, identity: Identity) {
         let (endpoint, stop) = (Arc::clone(&self.endpoint), CancellationToken::new());
         self.listening.get_or_init(|| {
@@ -148,8 +149,8 @@ impl Http {
         });
     }
 
-    /// Waits a limited time until the stream of notifications is open: what the backend tells before that may be lost. Returns
-    /// false if the backend has none.
+    /// Waits a limited time until the stream of notifications is open, because earlier notifications may be lost.
+    /// Returns false if the backend has no such stream.
     pub(super) async fn listens(&self) -> bool {
         let Endpoint { listens, is_deaf, .. } = &*self.endpoint;
         let decided = async {
@@ -159,7 +160,7 @@ impl Http {
         !is_deaf.is_cancelled()
     }
 
-    /// Cancelled when the session has ended.
+    /// Returns the token that is cancelled when the session has ended.
     pub(super) fn ended(&self) -> &CancellationToken {
         &self.endpoint.ended
     }
@@ -226,7 +227,7 @@ impl Endpoint {
         let (body, held) = read(response, memory).await?;
         match Incoming::parse(&body) {
             Ok(Incoming::Answer { id: answered, outcome: Err(error) }) => match (status, answered) {
-                // Refusals of the transport answer no request: nothing has run.
+                // Refusals of the transport answer no request, so nothing has run.
                 (StatusCode::NOT_FOUND, _) | (StatusCode::BAD_REQUEST, None) if self.session.load().is_some() => {
                     Err(BackendError::SessionLost)
                 }
@@ -257,7 +258,7 @@ impl Endpoint {
                     return Ok((outcome.map_err(BackendError::Answered)?, held));
                 }
                 Ok(Incoming::Answer { .. }) => tracing::debug!("the backend answers what nobody waits for"),
-                // A backend that does not take the answer has not failed the call by that.
+                // The call can succeed even if the backend does not accept this refusal.
                 Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method), told).await),
                 Ok(Incoming::Notification(notification)) => self.hear(notification, Some(id), notices.as_ref()),
                 Err(error) if Incoming::id_of_malformed(&data) == Some(id) => return Err(error),
@@ -267,7 +268,7 @@ impl Endpoint {
         Err(BackendError::Ended)
     }
 
-    /// Listens once. Returns false if there is no use in listening again.
+    /// Listens once. Returns false if another attempt is useless.
     async fn listen(&self, identity: &Identity) -> bool {
         let told = &identity.told(LISTENING);
         let request = self.with_session(self.client.get(self.url.clone())).header(ACCEPT, "text/event-stream");
@@ -275,7 +276,8 @@ impl Endpoint {
         let Ok(Ok(response)) = timeout(IDLE_TIMEOUT, request.send()).await else { return true };
         let was_open = self.listens.is_cancelled();
         if !response.status().is_success() || !is_event_stream(&response) {
-            // The backend has forgotten the session, or no longer accepts its first token. The next session hears again.
+            // The backend has forgotten the session, or no longer accepts its first token. The next session opens a
+            // new stream.
             if was_open && self.session.load().is_some() {
                 self.ended.cancel();
             }
@@ -316,7 +318,7 @@ impl Endpoint {
     }
 }
 
-/// The same request, which tells the identity of the user.
+/// Adds the identity of the user to a request.
 fn with_identity(request: reqwest::RequestBuilder, told: &Told) -> reqwest::RequestBuilder {
     match header(told) {
         Some((name, value)) => request.header(name, value),
@@ -324,7 +326,7 @@ fn with_identity(request: reqwest::RequestBuilder, told: &Told) -> reqwest::Requ
     }
 }
 
-/// The header that tells the identity of the user.
+/// Returns the header with the identity of the user.
 fn header(told: &Told) -> Option<(HeaderName, HeaderValue)> {
     let (name, value) = match told {
         Told::Nothing => return None,
@@ -371,13 +373,13 @@ async fn read(mut response: Response, memory: Option<Budget>) -> Result<(Vec<u8>
     Ok((body, held))
 }
 
-/// The longest message, in bytes. Where there is no memory for answers, only notifications are read.
+/// Returns the maximum length of a message, in bytes. Without memory for answers, only notifications are read.
 fn longest(has_memory: bool) -> usize {
     if has_memory { MAXIMUM_BYTES } else { LONGEST_NOTICE }
 }
 
-/// The data of the events in a body of at most [`LONGEST_STREAM`] bytes, with the memory that each takes. Events without data are
-/// left out.
+/// Returns the data of the events in a body of at most [`LONGEST_STREAM`] bytes, each with its memory. Events without
+/// data are skipped.
 fn events(
     response: Response,
     memory: Option<Budget>,
@@ -416,7 +418,8 @@ mod tests {
 
     use super::*;
 
-    /// A backend that answers GET with this status, without a stream. Returns its session, and the number of GETs.
+    /// Starts a backend that answers GET with this status, without a stream. Returns its session, and the number of
+    /// GET requests.
     async fn answering(status: StatusCode) -> (Http, Arc<AtomicUsize>) {
         let gets = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&gets);
@@ -433,7 +436,7 @@ mod tests {
             let (http, gets) = answering(status).await;
             http.listen(Identity::Nothing);
             let ended = async {
-                // What listens has a part of it.
+                // The task that listens holds a reference.
                 while Arc::strong_count(&http.endpoint) > 1 {
                     tokio::task::yield_now().await;
                 }

@@ -1,4 +1,4 @@
-//! Lines of bounded length. A longer one is told by its beginning, and the rest of it passed over.
+//! Lines of bounded length. Returns only the beginning of a longer line, and skips the rest.
 
 use std::io;
 
@@ -6,31 +6,31 @@ use tokio_util::bytes::{Buf, BytesMut};
 
 use super::message::MAXIMUM_BYTES;
 
-/// Bytes of a line that is too long which tell what it is.
+/// Length of the beginning of a line that is too long, in bytes. The beginning identifies the message.
 const BEGINNING: usize = 4 * 1024;
-/// Bytes of a line that are passed over.
+/// Maximum number of bytes of a line that are skipped.
 const LONGEST: usize = 8 * MAXIMUM_BYTES;
 
-/// A line, without its end.
+/// A line without its line end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// All of it.
+    /// A complete line.
     Whole(BytesMut),
-    /// The beginning of one that is longer than a message may be.
+    /// The beginning of a line that is longer than a message may be.
     TooLong(BytesMut),
 }
 
-/// Finds lines. One that does not end is an error.
+/// Finds lines. A line that does not end is an error.
 #[derive(Default)]
 pub(super) struct LineCodec {
-    /// Bytes of the buffer that have no end of a line.
+    /// Number of bytes at the beginning of the buffer that contain no line end.
     searched: usize,
-    /// Bytes of a line that were passed over, while that goes on.
+    /// Number of bytes that were skipped of the current line. Absent if the line is not skipped.
     passed_over: Option<usize>,
 }
 
 impl LineCodec {
-    /// Passes over the rest of a line. Returns true at its end.
+    /// Skips the rest of a line. Returns true at its end.
     fn pass_over(&mut self, buffer: &mut BytesMut, passed: usize) -> io::Result<bool> {
         if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             buffer.advance(end + 1);
@@ -43,7 +43,7 @@ impl LineCodec {
         if passed > LONGEST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(false) }
     }
 
-    /// Takes the next line out of the buffer. None if it has no end yet.
+    /// Takes the next line out of the buffer. Returns `None` if it has no end yet.
     ///
     /// # Errors
     /// If a line does not end.
@@ -76,7 +76,7 @@ impl LineCodec {
 mod tests {
     use super::*;
 
-    /// The lines in these pieces. A long one is told by its length.
+    /// Returns the lines in these pieces. A long line is replaced by its length.
     fn lines(pieces: &[&[u8]]) -> io::Result<Vec<String>> {
         let (mut codec, mut buffer, mut all) = (LineCodec::default(), BytesMut::new(), vec![]);
         for piece in pieces {

@@ -1,4 +1,5 @@
-//! Messages over a Unix socket, a line each. At its other end a shim runs a process of the backend for this connection.
+//! Messages over a Unix socket, one in each line. At the other end, a shim runs a process of the backend for each
+//! connection.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,28 +21,28 @@ use super::message::{self, Incoming, MAXIMUM_MIB, Notification};
 use super::{Change, Notice, OnChange, OnNotice};
 use crate::raw_json::RawObject;
 
-/// Lines that wait to be written.
+/// Maximum number of lines that wait to be written.
 const WAITING: usize = 64;
-/// Time that a backend has to take a line.
+/// Time limit for a backend to read a line.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two parts of a large line.
+/// Maximum time between two parts of a large line.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Bytes that are read at once.
+/// Number of bytes that are read at once.
 const PART: usize = 16 * 1024;
 
-/// A connection, and the process at its other end. Both end when this is dropped.
+/// A connection and the process at its other end. Dropping this ends both.
 pub(super) struct Lines {
     lines: mpsc::Sender<String>,
     waiting: Arc<Waiting>,
     ended: CancellationToken,
 }
 
-/// Requests that wait for their answers. None any more once the connection has ended.
+/// Requests that wait for their answers, or `None` after the connection has ended.
 #[derive(Default)]
 struct Waiting(Mutex<Option<HashMap<u64, Request>>>);
 
-/// A request that waits.
+/// A request that waits for its answer.
 struct Request {
     answer: oneshot::Sender<Answer>,
     notices: Option<OnNotice>,
@@ -67,7 +68,8 @@ impl Waiting {
 }
 
 impl Lines {
-    /// Connects to the socket. Large answers take of this memory, and changes that the backend tells of go to `changes`.
+    /// Connects to the socket. Large answers use this memory, and `changes` receives the changes that the backend
+    /// reports.
     pub(super) async fn connect(socket: &Path, memory: Share, changes: OnChange) -> Result<Self, BackendError> {
         let away = |error: std::io::Error| BackendError::Away(error.to_string());
         let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
@@ -91,17 +93,17 @@ impl Lines {
         Ok(Self { lines, waiting, ended })
     }
 
-    /// True until the connection has ended.
+    /// Returns true until the connection has ended.
     pub(super) fn is_alive(&self) -> bool {
         !self.ended.is_cancelled()
     }
 
-    /// Cancelled when the connection has ended.
+    /// Returns the token that is cancelled when the connection has ended.
     pub(super) fn ended(&self) -> &CancellationToken {
         &self.ended
     }
 
-    /// Sends a request and waits for its answer. The request is given up when this future is dropped.
+    /// Sends a request and returns its answer. Dropping this future cancels the request.
     pub(super) async fn ask(&self, id: u64, request: String, notices: Option<OnNotice>) -> Answer {
         let (answer, answered) = oneshot::channel();
         match self.waiting.lock().as_mut() {
@@ -113,7 +115,7 @@ impl Lines {
         answered.await.unwrap_or(Err(BackendError::Ended))
     }
 
-    /// Sends a message that has no answer.
+    /// Sends a message that needs no answer.
     pub(super) async fn send(&self, message: String) -> Result<(), BackendError> {
         match timeout(WRITE_TIMEOUT, self.lines.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -129,7 +131,7 @@ impl Drop for Lines {
     }
 }
 
-/// Tells the backend that a request is given up, if it has not answered.
+/// Cancels a request when this is dropped, if the backend has not answered.
 struct GivenUp<'a> {
     id: u64,
     lines: &'a Lines,
@@ -161,10 +163,10 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads to the end of the connection, and returns its reason.
+    /// Reads to the end of the connection, and returns the reason of the end.
     async fn read(self, mut reads: OwnedReadHalf, memory: Share) -> BackendError {
         let (mut codec, mut buffer) = (LineCodec::default(), BytesMut::new());
-        // The caller is known by the id of the answer, which may be at its end.
+        // The id of the answer identifies the caller, and may be at the end of the answer.
         let mut reading = Reading::new(Budget { caller: None, all: memory });
         loop {
             let was_large = reading.is_large();
@@ -176,7 +178,7 @@ impl Reader {
                     }
                     Ok(Some(Line::TooLong(beginning))) => match Incoming::id_of_beginning(&beginning) {
                         Some(id) => self.waiting.answer(id, Err(BackendError::TooLarge(MAXIMUM_MIB))),
-                        // Any request may be the one that it answers.
+                        // The line may answer any of the requests.
                         None => return BackendError::TooLarge(MAXIMUM_MIB),
                     },
                     Ok(None) => break,
@@ -185,10 +187,10 @@ impl Reader {
             }
             if was_large && buffer.len() <= SMALL {
                 drop(reading.end(0));
-                // The buffer of the large line goes with it.
+                // This also frees the buffer of the large line.
                 buffer = BytesMut::from(&*buffer);
             }
-            // Meanwhile nothing is read of this process.
+            // Meanwhile nothing is read from this process.
             while let Err(error) = reading.grow(buffer.len()).await {
                 tracing::warn!(%error, "the answer of a process waits for memory");
             }
@@ -242,7 +244,7 @@ impl Reader {
             }
             Notification::ListChanged => (self.changes)(Change::Lists),
             Notification::Updated(uri) => (self.changes)(Change::Resource(uri)),
-            // Nobody knows which request it is about.
+            // A log message does not name its request.
             Notification::Log(_) | Notification::Other => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The way to a backend, and the parts that its messages have on each way.
+//! Transport to a backend, and the parts of messages that depend on the transport and the revision.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
@@ -12,17 +12,17 @@ use super::lines::Lines;
 use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
-/// The revision in which every request stands alone.
+/// The revision without a handshake, in which each request is independent.
 pub(super) const MODERN: &str = "2026-07-28";
 
-/// The way to a backend.
+/// The transport to a backend.
 pub(super) enum Link {
     Lines(Lines),
     Http(Http),
 }
 
 impl Link {
-    /// Cancelled when the session over this link has ended.
+    /// Returns the token that is cancelled when the session over this link has ended.
     pub(super) fn ended(&self) -> &CancellationToken {
         match self {
             Self::Lines(lines) => lines.ended(),
@@ -31,14 +31,14 @@ impl Link {
     }
 }
 
-/// Adds the assertion about the user where messages have no headers.
+/// Adds the assertion about the user, if messages have no headers.
 pub(super) fn assert_in(meta: &mut RawObject, link: &Link, told: &Told) {
     if let (Link::Lines(_), Told::Assertion(assertion)) = (link, told) {
         meta.set("dev.mcp-entra/assertion", raw(&json!(assertion.expose_secret())));
     }
 }
 
-/// The members of `_meta` that every request has since 2026-07-28.
+/// Returns the members of `_meta` that each request has since 2026-07-28.
 pub(super) fn modern_meta(capabilities: &Value) -> RawObject {
     let mut meta = RawObject::default();
     meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
@@ -47,12 +47,13 @@ pub(super) fn modern_meta(capabilities: &Value) -> RawObject {
     meta
 }
 
-/// The name and version of this server, as a client.
+/// Returns the name and version of this server as a client.
 pub(super) fn client_info() -> Value {
     json!({ "name": "mcp-entra-server", "version": env!("CARGO_PKG_VERSION") })
 }
 
-/// Adds a header whose value is this, encoded where headers cannot carry it (MCP 2026-07-28, headers of the transport).
+/// Adds a header with this value. Encodes the value if headers cannot carry it (MCP 2026-07-28, headers of the
+/// transport).
 pub(super) fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
     let is_plain =
         value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?");

@@ -1,4 +1,4 @@
-//! Streams of notifications of a backend without handshake (`subscriptions/listen`, MCP 2026-07-28).
+//! Streams of notifications of a backend without a handshake (`subscriptions/listen`, MCP 2026-07-28).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const METHOD: &str = "subscriptions/listen";
 /// Pause before a stream that has ended is opened again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Listens to changes of the lists, until the guard is dropped.
+/// Listens to changes of the lists until the guard is dropped.
 pub(super) fn to_lists(link: &Arc<Link>, id: u64, identity: &Identity) -> DropGuard {
     let (stop, link, identity) = (CancellationToken::new(), Arc::clone(link), identity.clone());
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
@@ -36,7 +36,7 @@ pub(super) fn to_lists(link: &Arc<Link>, id: u64, identity: &Identity) -> DropGu
     stop.drop_guard()
 }
 
-/// Listens to these notifications by a request of this id, until the backend ends the stream.
+/// Listens to these notifications with a request of this id, until the backend ends the stream.
 pub(super) async fn listen(
     link: Arc<Link>,
     (id, wanted): (u64, Value),

@@ -1,4 +1,4 @@
-//! Messages of JSON-RPC between this server and a backend.
+//! JSON-RPC messages between this server and a backend.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,30 +12,30 @@ use super::error::{BackendError, PeerError};
 use crate::raw_json::RawObject;
 use crate::strict_json;
 
-/// The longest message of a backend, in MiB.
+/// Maximum length of a backend's message, in MiB.
 pub(super) const MAXIMUM_MIB: usize = 4;
-/// The longest message of a backend, in bytes.
+/// Maximum length of a backend's message, in bytes.
 pub(super) const MAXIMUM_BYTES: usize = MAXIMUM_MIB * 1024 * 1024;
 
-/// Bounds of a backend's message, besides its length: far beyond what a request may have.
+/// Bounds of a backend's message besides its length. They are far above the bounds of a request.
 const BOUNDS: strict_json::Bounds = strict_json::Bounds { depth: 100, values: 200_000 };
-/// The longest text of an error, in characters.
+/// Maximum length of an error's text, in characters.
 const LONGEST_ERROR: usize = 4_000;
-/// The longest reason for which a message is none, in characters.
+/// Maximum length of the reason why a message is malformed, in characters.
 const LONGEST_REASON: usize = 200;
 
 const METHOD_NOT_FOUND: i64 = -32601;
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// A message that a backend sends.
+/// A message from a backend.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// The answer to the request of this id. Refusals over HTTP may have none.
+    /// The answer to the request with this id. Refusals over HTTP may have no id.
     Answer {
         id: Option<u64>,
         outcome: Result<RawObject, PeerError>,
     },
-    /// A request to us.
+    /// A request to this server.
     Request {
         id: Box<RawValue>,
         method: String,
@@ -43,43 +43,43 @@ pub(super) enum Incoming {
     Notification(Notification),
 }
 
-/// A notification that a backend sends.
+/// A notification from a backend.
 #[derive(Debug)]
 pub(super) enum Notification {
     /// Progress of the request with this token.
     Progress { token: u64, notice: Notice },
-    /// A message for the log of whoever asks.
+    /// A log message for the client.
     Log(Notice),
-    /// A list is another one.
+    /// A list has changed.
     ListChanged,
-    /// The content of a resource is another one.
+    /// The content of a resource has changed.
     Updated(String),
-    /// The stream that the request of this id has opened tells of these resources.
+    /// The stream of the request with this id reports updates of these resources.
     Acknowledged { id: u64, uris: Vec<String> },
-    /// One that nobody here reads.
+    /// A notification that this server ignores.
     Other,
 }
 
-/// A notice of a request that runs.
+/// A notice about a running request.
 #[derive(Clone, Debug)]
 pub enum Notice {
     /// Progress.
     Progress {
-        /// Steps that are done.
+        /// Number of completed steps.
         done: f64,
-        /// Number of all steps, if it is known.
+        /// Number of all steps, if known.
         total: Option<f64>,
-        /// Words for a person.
+        /// Text for people.
         message: Option<String>,
     },
-    /// A message for the log.
+    /// A log message.
     Log {
-        /// Its severity (RFC 5424), in lower case.
+        /// Severity (RFC 5424), in lower case.
         level: String,
-        /// The content, which may be anything.
+        /// Content, which may be any JSON.
         data: Box<RawValue>,
     },
-    /// Acknowledgement of a stream: it tells of the resources with these URIs.
+    /// Acknowledgement of a stream that reports updates of the resources with these URIs.
     Acknowledged(Vec<String>),
 }
 
@@ -107,10 +107,10 @@ struct ErrorMembers<'a> {
 }
 
 impl Incoming {
-    /// The message in these bytes.
+    /// Returns the message in these bytes.
     ///
     /// # Errors
-    /// If they are no message, or have a member twice.
+    /// If they are not a message, or an object has a member twice.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BackendError> {
         let malformed = |text: &str| BackendError::Malformed(text.chars().take(LONGEST_REASON).collect());
         strict_json::check(bytes, BOUNDS).map_err(|error| malformed(&error.to_string()))?;
@@ -134,8 +134,8 @@ impl Incoming {
         }
     }
 
-    /// The id that an answer has which cannot be taken otherwise. The first one counts, if it has several. None if this is
-    /// no JSON.
+    /// Returns the id of a malformed answer. If it has several ids, the first one counts. Returns `None` if this is
+    /// not JSON.
     pub(super) fn id_of_malformed(bytes: &[u8]) -> Option<u64> {
         let first = Cell::new(None);
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -143,10 +143,10 @@ impl Incoming {
         first.get()
     }
 
-    /// The id of an answer of which this is the beginning, if it has that before its result.
+    /// Returns the id of an answer with this beginning, if the id comes before the result.
     pub(super) fn id_of_beginning(bytes: &[u8]) -> Option<u64> {
         let first = Cell::new(None);
-        // It fails where the beginning ends.
+        // This fails at the end of the beginning.
         _ = FirstId(&first).deserialize(&mut serde_json::Deserializer::from_slice(bytes));
         first.get()
     }
@@ -220,23 +220,24 @@ impl Notification {
     }
 }
 
-/// A request as JSON text.
+/// Returns a request as JSON text.
 pub(super) fn request(id: u64, method: &str, params: &RawObject) -> String {
     let method = Value::from(method);
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{}}}"#, params.to_text())
 }
 
-/// A notification as JSON text.
+/// Returns a notification as JSON text.
 pub(super) fn notification(method: &str, params: &Value) -> String {
     json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
 }
 
-/// The notification that a request is given up.
+/// Returns the notification that cancels a request.
 pub(super) fn cancelled(id: u64) -> String {
     notification("notifications/cancelled", &json!({ "requestId": id, "reason": "the client has gone" }))
 }
 
-/// The answer to a request of the backend. Nothing can be asked of us: we declare no capability.
+/// Returns the answer to a request of the backend. It is a refusal except for `ping`, because this client declares no
+/// capabilities.
 pub(super) fn refusal(id: &RawValue, method: &str) -> String {
     let id = id.get();
     if method == "ping" {

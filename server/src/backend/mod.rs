@@ -1,8 +1,10 @@
-//! Another MCP server, asked as its client. Knows neither our policy nor the revisions of our own clients.
+//! Client of another MCP server, the backend. It knows neither the policy nor the revisions of this server's own
+//! clients.
 //!
-//! [`lines`] and [`http`] carry messages, [`events`] and [`line_codec`] find them in bytes, [`message`] reads and writes them.
-//! [`session`] finds the revision that the backend speaks and asks in it. [`sessions`] keeps a session for each caller,
-//! [`catalogue`] reads what the backend has. [`subscriptions`] counts who listens to resources, and [`subscribing`] subscribes.
+//! [`lines`] and [`http`] carry messages. [`events`] and [`line_codec`] find messages in bytes, and [`message`] reads
+//! and writes them. [`session`] finds the revision that the backend speaks, and sends requests in it. [`sessions`]
+//! keeps a session for each caller. [`catalogue`] reads the backend's lists. [`subscriptions`] counts the listeners
+//! of resources, and [`subscribing`] subscribes at the backend.
 
 mod catalogue;
 mod error;
@@ -38,34 +40,35 @@ pub use subscriptions::Updates;
 use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
-/// A change that a backend tells of.
+/// A change that a backend reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
-    /// A list may be another one.
+    /// A list may have changed.
     Lists,
     /// The content of the resource with this URI.
     Resource(String),
-    /// Any of them: the stream of notifications was closed for a while.
+    /// Any of these, because the stream of notifications was closed for a while.
     Missed,
 }
 
-/// The identity of a caller, which each request tells the backend.
+/// The identity of a caller, which the backend receives with each request.
 #[derive(Clone, Default)]
 pub enum Identity {
-    /// None.
+    /// No identity.
     #[default]
     Nothing,
     /// A token of Entra.
     Token(SecretString),
-    /// A statement of this server, another one for each request. None if it cannot be made.
+    /// A statement of this server, a new one for each request. It is absent if it cannot be made.
     Asserted(Asserts),
 }
 
-/// Makes a statement about a caller. It takes the name of the tool or prompt, the URI of the resource, or the method.
+/// Maker of statements about a caller. It takes the name of the tool or prompt, the URI of the resource, or the
+/// method.
 pub type Asserts = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
 
 impl Identity {
-    /// The identity as one request tells it.
+    /// Returns the identity for one request.
     fn told(&self, target: &str) -> Told {
         match self {
             Self::Nothing => Told::Nothing,
@@ -75,19 +78,19 @@ impl Identity {
     }
 }
 
-/// Is told of changes. It must not block.
+/// Callback for changes. It must not block.
 type OnChange = Arc<dyn Fn(Change) + Send + Sync>;
 
-/// Is told that a list may be another one. It must not block.
+/// Callback for a list that may have changed. It must not block.
 pub type OnListChange = Arc<dyn Fn() + Send + Sync>;
 
-/// Is told how far a request is. It must not block.
+/// Callback for notices about a running request. It must not block.
 pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
 
-/// The place where a backend is reached.
+/// The address of a backend.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// A Unix socket, at whose other end a process is started for each connection.
+    /// A Unix socket. At its other end, a process starts for each connection.
     Socket(PathBuf),
     /// An endpoint of streamable HTTP on this machine.
     Endpoint(Url),
@@ -95,44 +98,45 @@ pub enum Place {
 
 /// A request to a backend.
 pub struct Request<'a> {
-    /// The method.
+    /// Method.
     pub method: &'a str,
-    /// The params, without `_meta`.
+    /// Params without `_meta`.
     pub params: RawObject,
-    /// The name of the tool or prompt, or the URI of the resource, where the method names one.
+    /// Name of the tool or prompt, or URI of the resource, if the method has one.
     pub name: Option<&'a str>,
     /// Headers that repeat arguments, each with the text of its argument.
     pub repeated: Vec<(String, String)>,
-    /// Capabilities of the client, for a backend whose answers may require its input.
+    /// Capabilities of the client, for a backend whose answers may require input of the client.
     pub capabilities: Value,
-    /// The least severe log messages that the client takes, by name (RFC 5424, in lower case); absent for none.
+    /// Lowest severity of the log messages that the client accepts (RFC 5424, in lower case). Absent for no log
+    /// messages.
     pub log_level: Option<String>,
-    /// Is told how far the request is.
+    /// Callback for notices about the request.
     pub notices: Option<OnNotice>,
 }
 
-/// The reason why a place of the configuration is none.
+/// The reason why the configuration has no valid address of a backend.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// A process is reached by a socket, and none is named.
+    /// The transport needs a socket, and none is named.
     #[error("a backend over stdio is reached by a socket; name it with --backend-socket")]
     NoSocket,
-    /// The endpoint is no URL.
+    /// The endpoint is not a URL.
     #[error("backend.transport.streamableHttp.path is no path of a URL ({0}); correct it")]
     Url(#[from] url::ParseError),
 }
 
 impl Place {
-    /// The configured place. `socket` is an argument of the program.
+    /// Returns the configured address. `socket` is an argument of the program.
     ///
     /// # Errors
-    /// If the transport takes another argument or path.
+    /// If the transport needs a socket and there is none, or the path does not fit into a URL.
     pub fn new(transport: &BackendTransport, socket: Option<PathBuf>) -> Result<Self, PlaceError> {
         match transport {
             BackendTransport::Stdio {} => socket.map(Self::Socket).ok_or(PlaceError::NoSocket),
             BackendTransport::StreamableHttp(http) => {
                 let mut url = Url::parse(&format!("http://127.0.0.1:{}", http.port))?;
-                // Not joined: a path of two slashes would name another host.
+                // The path is not joined, because a path that begins with two slashes would name another host.
                 url.set_path(&http.path);
                 Ok(Self::Endpoint(url))
             }
@@ -140,7 +144,7 @@ impl Place {
     }
 }
 
-/// True if callers share one session.
+/// Returns true if callers share one session.
 fn is_shared(sessions: BackendSessions) -> bool {
     sessions == BackendSessions::Shared
 }

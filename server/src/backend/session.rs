@@ -1,4 +1,4 @@
-//! A session with a backend: the revision that it speaks, and requests in that revision.
+//! Session with a backend: finds the revision that the backend speaks, and sends requests in it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,31 +17,31 @@ use super::{Identity, OnNotice, listening, message};
 use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
-/// The revisions with a handshake, the newest first.
+/// Revisions with a handshake, the newest first.
 const WITH_HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
-/// Time for an answer of the handshake or a page of a list: the program may have just been started.
+/// Time limit for an answer of the handshake or a page of a list. The program may have started just now.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for the answer to a subscription.
+/// Time limit for the answer to a subscription.
 const SUBSCRIPTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Methods whose requests repeat in a header what they name.
+/// Methods whose requests repeat the name or URI in a header.
 const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
-/// The id of the stream about lists. Other requests have the ids after it.
+/// Request id of the stream about lists. Other requests have higher ids.
 const LISTENING_ID: u64 = 1;
 const FIRST_ID: u64 = 2;
 
 const UNSUPPORTED_VERSION: i64 = -32022;
-/// The longest name or version that is taken of a backend, in characters.
+/// Maximum length of a backend's name or version, in characters.
 const LONGEST_NAME: usize = 100;
 
-/// Times that answers may take.
+/// Time limits for answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// That to a call, in all.
+    /// Total time for the answer to a call.
     pub(super) call: Duration,
-    /// That to the question that backends with a handshake need not answer.
+    /// Time for the answer to `server/discover`, which backends with a handshake may ignore.
     pub(super) discover: Duration,
 }
 
@@ -51,28 +51,28 @@ impl Default for Timeouts {
     }
 }
 
-/// A session.
+/// A session with a backend.
 pub(super) struct Session {
     link: Arc<Link>,
     next_id: AtomicU64,
     peer: Peer,
-    /// Memory of what this session asks for itself.
+    /// Memory for answers to the session's own requests.
     memory: Budget,
     timeouts: Timeouts,
-    /// Ends with the session, as far as there is anything to listen to.
+    /// Guard of the stream about lists, if there is one. The stream ends with the session.
     _listening: Option<DropGuard>,
-    /// Tells that the session has ended when this is dropped.
+    /// Guard that cancels the token of the session's end.
     _end: DropGuard,
 }
 
-/// A backend as it describes itself. Its words are cut to a length and free of control characters.
+/// A backend's description of itself. Texts have a limited length and no control characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its version.
+    /// Version.
     pub version: String,
-    /// The revision of the protocol that it speaks.
+    /// Revision of the protocol that the backend speaks.
     pub protocol: String,
     /// True if it has tools.
     pub tools: bool,
@@ -82,35 +82,35 @@ pub struct Peer {
     pub resources: bool,
     /// True if it completes arguments.
     pub completions: bool,
-    /// True if it writes to its client's log.
+    /// True if it sends log messages to its client.
     pub logs: bool,
-    /// True if it tells of changes of its lists.
+    /// True if it reports changes of its lists.
     pub tells_changes: bool,
-    /// True if it tells of updates of resources.
+    /// True if it reports updates of resources.
     pub updates_resources: bool,
 }
 
 /// A request to a backend.
 pub(super) struct Asking<'a> {
     pub(super) method: &'a str,
-    /// The params, without `_meta`.
+    /// Params without `_meta`.
     pub(super) params: RawObject,
-    /// The name of the tool or prompt, or the URI of the resource, that headers repeat.
+    /// Name of the tool or prompt, or URI of the resource, which headers repeat.
     pub(super) name: Option<&'a str>,
     /// Further headers that repeat arguments.
     pub(super) repeated: Vec<(String, String)>,
-    /// Capabilities of the client, for a backend whose answers may require its input.
+    /// Capabilities of the client, for a backend whose answers may require input of the client.
     pub(super) capabilities: Value,
     pub(super) identity: Identity,
-    /// The least severe log messages that the client takes.
+    /// Lowest severity of the log messages that the client accepts.
     pub(super) log_level: Option<&'a str>,
     pub(super) notices: Option<OnNotice>,
-    /// Memory of the answer; absent for that of the session.
+    /// Memory for the answer. If absent, the answer uses the memory of the session.
     pub(super) memory: Option<Budget>,
 }
 
 impl<'a> Asking<'a> {
-    /// A request without params.
+    /// Returns a request without params.
     pub(super) fn new(method: &'a str) -> Self {
         Self {
             method,
@@ -126,17 +126,17 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// The manner of a backend with revisions.
+/// The era of the protocol that a backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Era {
-    /// Every request stands alone.
+    /// Each request is independent.
     Modern,
     /// A handshake comes first.
     Legacy,
 }
 
 impl Session {
-    /// Begins a session over this link. The era is found by asking, if it is not known.
+    /// Begins a session over this link. Finds the era by a request, if it is unknown.
     pub(super) async fn begin(
         link: Link,
         (memory, timeouts): (Share, Timeouts),
@@ -161,17 +161,17 @@ impl Session {
         Ok(session)
     }
 
-    /// The backend as it described itself.
+    /// Returns the backend's description of itself.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// The era that was found.
+    /// Returns the era of the backend.
     pub(super) fn era(&self) -> Era {
         if self.peer.protocol == MODERN { Era::Modern } else { Era::Legacy }
     }
 
-    /// True as long as requests may be answered.
+    /// Returns true as long as the backend may answer requests.
     pub(super) fn is_alive(&self) -> bool {
         match &*self.link {
             Link::Lines(lines) => lines.is_alive(),
@@ -179,12 +179,12 @@ impl Session {
         }
     }
 
-    /// Cancelled when the session has ended.
+    /// Returns the token that is cancelled when the session has ended.
     pub(super) fn ended(&self) -> CancellationToken {
         self.link.ended().clone()
     }
 
-    /// Asks for a subscription to this URI, or for its end, in a session with a handshake.
+    /// Requests a subscription to this URI, or its end, in a session with a handshake.
     pub(super) async fn ask_about(&self, method: &str, uri: &str, identity: Identity) -> Result<(), BackendError> {
         if let Link::Http(http) = &*self.link
             && !http.listens().await
@@ -196,8 +196,8 @@ impl Session {
         self.ask_within(SUBSCRIPTION_TIMEOUT, Era::Legacy, asking).await.map(drop)
     }
 
-    /// Listens to these notifications of a backend without handshake, until it ends the stream or this future is dropped. The
-    /// future does not keep the session.
+    /// Listens to these notifications of a backend without a handshake, until it ends the stream or this future is
+    /// dropped. The future does not keep the session alive.
     pub(super) fn listen(
         &self,
         wanted: &Value,
@@ -208,12 +208,12 @@ impl Session {
         listening::listen(link, (id, wanted.clone()), identity, Some(notices))
     }
 
-    /// Asks, and waits for the result. The request is given up when this future is dropped.
+    /// Sends a request and returns its result. Dropping this future cancels the request.
     pub(super) async fn ask(&self, asking: Asking<'_>) -> Result<(RawObject, Held), BackendError> {
         self.ask_within(self.timeouts.call, self.era(), asking).await
     }
 
-    /// The same for what must be answered soon.
+    /// Sends a request and returns its result, with a shorter time limit.
     pub(super) async fn ask_soon(&self, asking: Asking<'_>) -> Result<RawObject, BackendError> {
         Ok(self.ask_within(HANDSHAKE_TIMEOUT, self.era(), asking).await?.0)
     }
@@ -303,7 +303,7 @@ impl Session {
     }
 }
 
-/// Tells a backend with a handshake that a request is given up: the end of a connection means nothing to it.
+/// Cancels a request when this is dropped. A backend with a handshake ignores the end of a connection.
 struct GivenUp<'a> {
     id: u64,
     told: &'a Told,
@@ -318,7 +318,7 @@ impl Drop for GivenUp<'_> {
     }
 }
 
-/// Returns whether an error is the answer of a backend that wants a handshake first.
+/// Returns true if an error is the answer of a backend that requires a handshake.
 fn is_of_legacy(error: &BackendError) -> bool {
     match error {
         BackendError::Answered(PeerError { code: UNSUPPORTED_VERSION, .. }) => false,
@@ -359,7 +359,7 @@ fn peer(described: &RawObject, protocol: &str) -> Peer {
     }
 }
 
-/// A text of a backend, cut to a length and free of control characters.
+/// Returns a text of a backend with a limited length and without control characters.
 pub(super) fn short(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(LONGEST_NAME).collect()
 }

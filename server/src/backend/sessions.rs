@@ -1,5 +1,5 @@
-//! Sessions with a backend: one for each caller, or one for all. One that has ended is begun anew, after a pause that grows
-//! while that fails.
+//! Sessions with a backend: one for each caller, or one for all callers. A new session replaces an ended one, after a
+//! pause that grows with each failure.
 
 #[cfg(test)]
 mod tests;
@@ -25,38 +25,40 @@ use super::subscriptions::Subscriptions;
 use super::{Catalogue, Change, Identity, OnChange, OnListChange, Peer, Place, Request, is_shared};
 use crate::raw_json::RawObject;
 
-/// Sessions of one pod over stdio, each of which is a process. The least recently used ends first.
+/// Maximum number of sessions of one pod over stdio. Each session is a process. The least recently used session ends
+/// first.
 const MOST_PROCESSES: u64 = 60;
-/// Sessions of one pod over HTTP.
+/// Maximum number of sessions of one pod over HTTP.
 const MOST_SESSIONS: u64 = 1_000;
-/// Requests that wait for the backend's answer at a time.
+/// Maximum number of requests that wait for the backend's answers.
 const MOST_REQUESTS: usize = 512;
-/// Those of one caller.
+/// Maximum number of such requests of one caller.
 const MOST_OF_CALLER: usize = 32;
-/// Callers whose requests are counted.
+/// Maximum number of callers whose requests are counted.
 const MOST_CALLERS: u64 = 10_000;
-/// Time after which a session that nobody uses ends.
+/// Time after which an unused session ends.
 const IDLE: Duration = Duration::from_secs(15 * 60);
-/// Age at which lists are read again, if the backend tells of no change.
+/// Age at which lists are read again, if the backend reports no change.
 const FRESH: Duration = Duration::from_secs(60);
-/// The same after it has told of one, so that one which tells of them all the time is not asked all the time.
+/// Age at which lists are read again, if the backend reports a change. It limits the requests to a backend that
+/// always reports changes.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Age up to which lists serve while they are read anew.
+/// Maximum age of lists that are served while new lists are read.
 const LONGEST_SERVED: Duration = Duration::from_secs(180);
-/// Time that a call waits for lists that are read anew, if there are others that serve.
+/// Maximum time that a call waits for new lists, if older lists can be served.
 const READING: Duration = Duration::from_secs(1);
-/// Lists of different callers that are compared.
+/// Maximum number of different lists that are compared.
 const MOST_LISTED: usize = 32;
-/// Pause after a failure, doubled with each further one.
+/// Pause after a failure. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Life of a session after which its end is no failure in a row.
+/// Lifetime of a session after which its end does not count as a failure.
 const STABLE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Time within which a connection is tried again: the backend's program may have just been started.
+/// Time within which a connection is tried again. The backend's program may have started just now.
 const STARTING: Duration = Duration::from_secs(10);
 const STARTING_PAUSE: Duration = Duration::from_millis(250);
 
-/// The sessions.
+/// All sessions with one backend.
 pub struct Sessions {
     place: Place,
     client: reqwest::Client,
@@ -66,15 +68,15 @@ pub struct Sessions {
     memory: Share,
     timeouts: Timeouts,
     of_callers: Cache<String, Arc<OfCaller>>,
-    /// The manner of the backend, as the last session found it.
+    /// Era of the backend, as the last session found it.
     era: Lock<Option<Era>>,
     changes: OnListChange,
     subscriptions: Arc<Subscriptions>,
-    /// The catalogue that was read last: equal ones are kept once.
+    /// The catalogue that was read last. Equal catalogues are kept once.
     latest: Lock<Option<([u8; 32], Arc<Catalogue>)>>,
 }
 
-/// A caller's share of what there is.
+/// A caller's share of requests and memory.
 struct OfCaller {
     requests: Semaphore,
     memory: Share,
@@ -86,12 +88,12 @@ impl Default for OfCaller {
     }
 }
 
-/// The place of one session.
+/// The slot of one session, with its lists.
 #[derive(Default)]
 struct Slot {
     key: String,
     state: Mutex<State>,
-    /// Held while the lists are read. Calls do not wait for it.
+    /// Locked while the lists are read. Calls do not wait for it.
     reading: Mutex<()>,
     read: ArcSwapOption<Read>,
     /// Set by a change of the lists.
@@ -99,12 +101,12 @@ struct Slot {
 }
 
 impl Slot {
-    /// The lists that were read no longer ago than this.
+    /// Returns the lists, if they are younger than this age.
     fn no_older(&self, age: Duration) -> Option<Arc<Read>> {
         self.read.load_full().filter(|read| read.at.elapsed() < age)
     }
 
-    /// The lists, if they need not be read anew.
+    /// Returns the lists, if they need not be read again.
     fn fresh(&self) -> Option<Arc<Read>> {
         self.no_older(if self.is_stale.load(Ordering::Acquire) { PATIENCE } else { FRESH })
     }
@@ -127,16 +129,16 @@ struct Read {
 struct State {
     session: Option<Arc<Session>>,
     begun_at: Option<Instant>,
-    /// Failures in a row.
+    /// Number of failures in a row.
     failures: u32,
     resting_until: Option<Instant>,
 }
 
 impl Sessions {
-    /// The sessions with the backend at this place, which tells of changes of its lists.
+    /// Returns the sessions with the backend at this address. `changes` is called when its lists may have changed.
     ///
     /// # Errors
-    /// If there is no client for HTTP.
+    /// If the HTTP client cannot be made.
     pub fn new(place: Place, sessions: BackendSessions, changes: OnListChange) -> Result<Self, reqwest::Error> {
         let most = match &place {
             Place::Socket(_) => MOST_PROCESSES,
@@ -145,7 +147,7 @@ impl Sessions {
         Self::within((most, IDLE), place, sessions, changes)
     }
 
-    /// So many sessions, each of which ends after such a time without use.
+    /// Returns sessions with these limits: the maximum number, and the time after which an unused session ends.
     fn within(
         (most, idle): (u64, Duration),
         place: Place,
@@ -171,7 +173,7 @@ impl Sessions {
         })
     }
 
-    /// Asks the backend in the session of this caller.
+    /// Sends a request to the backend in the session of this caller, and returns the result.
     ///
     /// # Errors
     /// If there is no answer, or it is an error.
@@ -199,7 +201,7 @@ impl Sessions {
             memory: Some(memory.clone()),
         };
         let (answer, mut held) = match session.ask(asking()).await {
-            // The backend has refused the session, so that nothing has run.
+            // The backend has refused the session, so nothing has run.
             Err(BackendError::SessionLost) => {
                 self.ended(caller, &session).await;
                 self.session(caller, identity).await?.ask(asking()).await?
@@ -210,10 +212,10 @@ impl Sessions {
         Ok((answer, held))
     }
 
-    /// Returns what the backend has for this caller, and its description of itself.
+    /// Returns the backend's lists for this caller, and its description of itself.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If the backend does not answer.
     pub async fn catalogue(
         self: &Arc<Self>,
         caller: &str,
@@ -230,7 +232,7 @@ impl Sessions {
         }
         let reading = tokio::spawn(Arc::clone(self).read(slot, caller.to_owned(), (identity.clone(), true)));
         let read = match before {
-            // A list that hangs holds up no call.
+            // A hanging list must not delay calls.
             Some(before) => match timeout(READING, reading).await {
                 Ok(read) => read,
                 Err(_) => return Ok(before.told()),
@@ -240,10 +242,10 @@ impl Sessions {
         Ok(read.unwrap_or(Err(BackendError::Ended))?.told())
     }
 
-    /// The same, read anew.
+    /// Returns the same as [`Self::catalogue`], and always reads the lists again.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If the backend does not answer.
     pub async fn new_catalogue(
         self: &Arc<Self>,
         caller: &str,
@@ -253,7 +255,8 @@ impl Sessions {
         Ok(Arc::clone(self).read(slot, caller.to_owned(), (identity.clone(), false)).await?.told())
     }
 
-    /// Reads the lists, one reader at a time. Those that another has just read will do, if `may_be_fresh`.
+    /// Reads the lists, one reader at a time. With `may_be_fresh`, returns the lists that another reader has just
+    /// read.
     async fn read(
         self: Arc<Self>,
         slot: Arc<Slot>,
@@ -281,7 +284,7 @@ impl Sessions {
         Ok(read)
     }
 
-    /// The lists that callers were shown lately, each once, with the backend's description of itself.
+    /// Returns the lists that callers have seen recently, each once, with the backend's description of itself.
     pub fn listed(&self) -> Vec<(Arc<Catalogue>, Peer)> {
         let mut listed = Vec::<(Arc<Catalogue>, Peer)>::new();
         for (_, slot) in &self.slots {
@@ -296,7 +299,7 @@ impl Sessions {
         listed
     }
 
-    /// The subscriptions of all sessions.
+    /// Returns the subscriptions of all sessions.
     pub(super) fn subscriptions(&self) -> &Arc<Subscriptions> {
         &self.subscriptions
     }
@@ -311,13 +314,13 @@ impl Sessions {
         self.slots.get_with_by_ref(&key, async { Arc::new(Slot { key: key.clone(), ..Slot::default() }) }).await
     }
 
-    /// The key of the session of this caller.
+    /// Returns the key of this caller's session.
     pub(super) fn key(&self, caller: &str) -> String {
         if self.is_shared { String::new() } else { caller.to_owned() }
     }
 
-    /// The session of a caller, begun if there is none that lives. It goes on to begin when the caller gives up, so that a
-    /// program which starts slowly is there for the next call.
+    /// Returns the session of a caller, and begins one if none is alive. A session continues to begin after the
+    /// caller gives up. A program that starts slowly is then ready for the next call.
     pub(super) async fn session(
         self: &Arc<Self>,
         caller: &str,
@@ -332,7 +335,7 @@ impl Sessions {
         tokio::spawn(begun).await.unwrap_or(Err(BackendError::Ended))
     }
 
-    /// The session of a slot, begun if there is none that lives.
+    /// Returns the session of a slot, and begins one if none is alive.
     async fn begun(&self, slot: &Slot, state: &mut State, identity: &Identity) -> Result<Arc<Session>, BackendError> {
         if let Some(session) = state.living() {
             return Ok(session);
@@ -353,7 +356,7 @@ impl Sessions {
                 Ok(session)
             }
             Err(error) => {
-                // A refusal of the user says nothing about the backend.
+                // A refusal of the user is no failure of the backend.
                 if !matches!(error, BackendError::Unauthorized(_) | BackendError::Forbidden) {
                     *lock(&self.era) = None;
                     state.failed();
@@ -373,7 +376,7 @@ impl Sessions {
             };
             match begun {
                 Err(BackendError::Away(_)) if Instant::now() < deadline => tokio::time::sleep(STARTING_PAUSE).await,
-                // Some wait for the handshake in silence.
+                // Some backends answer nothing before the handshake.
                 Err(BackendError::Silent(_)) if known.is_none() => known = Some(Era::Legacy),
                 begun => break begun?,
             }
@@ -399,7 +402,7 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session of which the backend knows nothing any longer.
+    /// Forgets a session that the backend no longer knows.
     pub(super) async fn ended(&self, caller: &str, ended: &Arc<Session>) {
         ended.ended().cancel();
         let slot = self.slot(caller).await;
@@ -409,7 +412,7 @@ impl Sessions {
         }
     }
 
-    /// This catalogue, or the equal one that is kept already.
+    /// Returns this catalogue, or the equal one that is already kept.
     fn kept(&self, catalogue: Catalogue) -> Arc<Catalogue> {
         let digest = catalogue.digest();
         let mut latest = lock(&self.latest);
@@ -433,7 +436,7 @@ impl State {
         self.session.as_ref().filter(|session| session.is_alive()).map(Arc::clone)
     }
 
-    /// Notes that a session has ended, or could not begin. The first end of one that was stable takes no pause.
+    /// Records that a session has ended, or could not begin. The end of a stable session causes no pause.
     fn failed(&mut self) {
         if self.begun_at.take().is_some_and(|begun_at| begun_at.elapsed() > STABLE) {
             self.failures = 0;

@@ -1,4 +1,5 @@
-//! The subscriptions of one session at the backend: made, ended, and made again in the next session, as listeners want them.
+//! Subscriptions of one session at the backend. Makes and ends them as listeners need, and makes them again in the
+//! next session.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -18,25 +19,25 @@ use super::sessions::Sessions;
 use super::subscriptions::{Subscriptions, Updates};
 use super::{Identity, Notice, OnNotice};
 
-/// Requests of one session that wait for their answers at a time.
+/// Maximum number of requests of one session that wait for their answers.
 const MOST_REQUESTS: usize = 8;
-/// Time that a backend has to acknowledge a stream.
+/// Time limit for a backend to acknowledge a stream.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before a stream that has ended is opened again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Pause before a subscription that the next session has refused is tried again.
+/// Pause before another attempt, if the next session has refused a subscription.
 const RETRY: Duration = Duration::from_secs(30);
-/// Pause after the end of a session, doubled with each further one that does not last.
+/// Pause after the end of a session. Each further short session doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Life of a session after which its end is no failure in a row.
+/// Lifetime of a session after which the pause is short again.
 const STABLE: Duration = Duration::from_secs(30);
-/// Time after which a session that is only listened to is marked as used.
+/// Time without events after which a session with listeners is marked as used.
 const TOUCH: Duration = Duration::from_secs(60);
 
 impl Sessions {
-    /// Begins to listen to these resources in the session of this caller. Returns the URIs that the backend takes, and their
-    /// updates. Returns none if it takes none of them.
+    /// Begins to listen to these resources in the session of this caller. Returns the URIs that the backend accepts,
+    /// and their updates. Returns `None` if it accepts none of them.
     ///
     /// # Errors
     /// If there is no session.
@@ -60,7 +61,7 @@ impl Sessions {
     }
 }
 
-/// Keeps the subscriptions of a session at the backend until nobody wants any.
+/// Keeps the subscriptions of a session at the backend until nobody needs any.
 async fn keep(sessions: Arc<Sessions>, key: String) {
     let subscriptions = Arc::clone(sessions.subscriptions());
     let mut pause = FIRST_PAUSE;
@@ -68,7 +69,7 @@ async fn keep(sessions: Arc<Sessions>, key: String) {
         let begun_at = Instant::now();
         if let Ok(session) = sessions.session(&key, &difference.identity).await {
             let (era, ended) = (session.era(), session.ended());
-            // The session may be evicted while it is listened to.
+            // The weak reference lets the cache evict the session in spite of listeners.
             let (session, sessions) = (Arc::downgrade(&session), &sessions);
             let keeper = Keeper { sessions, subscriptions: &subscriptions, key: &key, session, ended };
             let end = match era {
@@ -89,10 +90,10 @@ async fn keep(sessions: Arc<Sessions>, key: String) {
     }
 }
 
-/// The reason for which a keeper has ended.
+/// The reason why a keeper has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// Nobody wants anything. Another keeper may have begun.
+    /// Nobody listens any longer. Another keeper may have begun.
     Unwanted,
     /// The session has ended.
     Session,
@@ -107,7 +108,7 @@ struct Keeper<'a> {
     ended: CancellationToken,
 }
 
-/// A request about one URI that has ended.
+/// A completed request about one URI.
 struct Answered {
     uri: Arc<str>,
     subscribes: bool,
@@ -130,7 +131,7 @@ struct Opening {
 }
 
 impl Keeper<'_> {
-    /// Subscribes and unsubscribes by a request for each URI, as backends with a handshake have them.
+    /// Subscribes and unsubscribes with one request for each URI, as backends with a handshake require.
     async fn by_requests(&self) -> End {
         let (mut requests, mut busy) = (FuturesUnordered::<BoxFuture<'static, Answered>>::new(), BTreeSet::new());
         let mut resting = HashMap::<Arc<str>, Instant>::new();
@@ -175,7 +176,7 @@ impl Keeper<'_> {
         End::Unwanted
     }
 
-    /// Takes an answer. Returns the URI if listeners have to do without what they had.
+    /// Records an answer. Returns the URI if listeners lose a subscription that they had before.
     fn failed_again(&self, Answered { uri, subscribes, answer }: Answered) -> Option<Arc<str>> {
         match answer {
             Ok(()) if subscribes => self.subscriptions.taken(self.key, &uri),
@@ -188,8 +189,8 @@ impl Keeper<'_> {
         None
     }
 
-    /// Listens by a stream, as it is since 2026-07-28. A stream with other URIs is opened before the present one is closed, so
-    /// that no update is missed.
+    /// Listens with a stream, as backends require since 2026-07-28. A stream with other URIs opens before the present
+    /// stream closes, so that no update is missed.
     async fn by_streams(&self) -> End {
         let (mut present, mut next) = (None::<Stream>, None::<Opening>);
         let mut resting_until = None::<Instant>;
@@ -230,7 +231,7 @@ impl Keeper<'_> {
         End::Unwanted
     }
 
-    /// Takes over a stream that the backend has acknowledged for these URIs.
+    /// Accepts a stream that the backend has acknowledged for these URIs.
     fn acknowledged(&self, mut stream: Stream, uris: &HashSet<String>) -> Stream {
         stream.acknowledged = stream.asked.iter().filter(|uri| uris.contains(&***uri)).cloned().collect();
         self.subscriptions.only(self.key, &stream.acknowledged);
@@ -245,7 +246,7 @@ impl Keeper<'_> {
         stream
     }
 
-    /// Gives up a stream that was not acknowledged. Returns the time of the next attempt.
+    /// Drops a stream that was not acknowledged. Returns the time of the next attempt.
     fn failed(&self, opening: Option<Opening>) -> Instant {
         for uri in opening.into_iter().flat_map(|opening| opening.stream.asked) {
             self.subscriptions.refused(self.key, &uri);
@@ -253,7 +254,7 @@ impl Keeper<'_> {
         Instant::now() + PAUSE
     }
 
-    /// Forgets a session over HTTP that the backend does not know any longer. A process that has ended is known by that.
+    /// Forgets a session over HTTP that the backend no longer knows. The end of a process needs no such record.
     async fn forget(&self) {
         let lost = self.session.upgrade().filter(|session| self.ended.is_cancelled() && session.is_alive());
         if let Some(session) = lost {
@@ -263,14 +264,14 @@ impl Keeper<'_> {
 }
 
 impl Stream {
-    /// True if it has everything that is wanted, as far as the backend takes that, and nothing else.
+    /// Returns true if the stream has all wanted URIs that the backend accepts, and no others.
     fn fits(&self, wanted: &BTreeSet<Arc<str>>) -> bool {
         wanted.is_subset(&self.asked) && self.acknowledged.is_subset(wanted)
     }
 }
 
 impl Opening {
-    /// A stream of updates of these resources.
+    /// Returns a new stream of updates of these resources.
     fn of(session: &Session, asked: BTreeSet<Arc<str>>, identity: Identity) -> Self {
         let (sender, acknowledgement) = mpsc::channel(1);
         let notices: OnNotice = Arc::new(move |notice| {
@@ -285,14 +286,15 @@ impl Opening {
     }
 }
 
-/// Subscribes to a URI, or ends that.
+/// Subscribes to a URI, or unsubscribes from it.
 async fn ask(session: Arc<Session>, (uri, subscribes): (Arc<str>, bool), identity: Identity) -> Answered {
     let method = if subscribes { "resources/subscribe" } else { "resources/unsubscribe" };
     let answer = session.ask_about(method, &uri, identity).await;
     Answered { uri, subscribes, answer }
 }
 
-/// Waits for the acknowledgement of a stream. None if the stream ends before it. Waits for ever without a stream.
+/// Waits for the acknowledgement of a stream. Returns `None` if the stream ends before it. Never returns without a
+/// stream.
 async fn acknowledged(opening: &mut Option<Opening>) -> Option<HashSet<String>> {
     let Some(Opening { stream, acknowledgement, .. }) = opening else { return std::future::pending().await };
     tokio::select! {
@@ -302,7 +304,7 @@ async fn acknowledged(opening: &mut Option<Opening>) -> Option<HashSet<String>> 
     }
 }
 
-/// Waits for the end of a stream. Waits for ever without a stream.
+/// Waits for the end of a stream. Never returns without a stream.
 async fn end(stream: &mut Option<Stream>) {
     match stream {
         Some(stream) => drop((&mut stream.end).await),
@@ -310,7 +312,7 @@ async fn end(stream: &mut Option<Stream>) {
     }
 }
 
-/// Waits until this time, or for ever.
+/// Waits until this time. Never returns without a time.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

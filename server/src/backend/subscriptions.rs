@@ -1,6 +1,6 @@
-//! Subscriptions of callers to resources: counted for each session, bounded, and told of updates.
+//! Subscriptions of callers to resources. Counts them for each session, limits them, and delivers updates.
 //!
-//! A subscription outlives the session that it was made in. Another module makes it again in the next one.
+//! A subscription outlives its session. Another module makes it again in the next session.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Identity;
 
-/// URIs of all listeners of one caller.
+/// Maximum number of URIs of all listeners of one caller.
 const MOST_OF_CALLER: usize = 200;
-/// Different URIs of one session.
+/// Maximum number of different URIs of one session.
 const MOST_OF_SESSION: usize = 1_000;
-/// Different URIs of all sessions of this pod, each session counted apart.
+/// Maximum number of different URIs of all sessions of this pod. Each session counts separately.
 const MOST_OF_POD: usize = 10_000;
-/// The longest URI, in bytes.
+/// Maximum length of a URI, in bytes.
 const LONGEST_URI: usize = 2_048;
-/// Time that the backend has to take the URIs of a new listener.
+/// Time limit for the backend to accept the URIs of a new listener.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pause between the updates that a listener is told. Several updates of one URI in it are one.
+/// Pause between the updates that a listener receives. Several updates of one URI in this time are merged.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The subscriptions of all sessions of this pod, by the key of the session.
@@ -40,9 +40,9 @@ struct OfSession {
     /// The identity of the caller who subscribed last.
     identity: Identity,
     listeners: HashMap<u64, Listener>,
-    /// Number of listeners of each URI. None is zero.
+    /// Number of listeners of each URI. No number is zero.
     counts: HashMap<Arc<str>, usize>,
-    /// The URIs that the backend has taken in the present session.
+    /// The URIs that the backend has accepted in the present session.
     taken: HashSet<Arc<str>>,
     changed: Arc<Notify>,
 }
@@ -50,7 +50,7 @@ struct OfSession {
 struct Listener {
     caller: String,
     uris: HashMap<Arc<str>, Stage>,
-    /// Updates that it is to be told.
+    /// Updates that it has not received yet.
     pending: BTreeSet<Arc<str>>,
     woken: Arc<Notify>,
 }
@@ -60,11 +60,11 @@ struct Listener {
 enum Stage {
     /// The backend has not answered.
     Asked,
-    /// The backend has taken it once.
+    /// The backend has accepted it once.
     Taken,
 }
 
-/// The updates that one listener is told. The subscriptions end when this is dropped.
+/// The updates for one listener. Dropping this ends its subscriptions.
 pub struct Updates {
     subscriptions: Arc<Subscriptions>,
     key: String,
@@ -78,17 +78,17 @@ pub(super) struct Difference {
     pub(super) identity: Identity,
     /// Every URI that listeners want.
     pub(super) wanted: BTreeSet<Arc<str>>,
-    /// Those of them that the backend has not taken.
+    /// Wanted URIs that the backend has not accepted.
     pub(super) missing: Vec<Arc<str>>,
-    /// URIs that the backend has taken, and nobody wants.
+    /// Accepted URIs that no listener wants.
     pub(super) surplus: Vec<Arc<str>>,
-    /// Notified when a listener comes or goes.
+    /// Notified when a listener is added or removed.
     pub(super) changed: Arc<Notify>,
 }
 
 impl Subscriptions {
-    /// Adds a listener to a session, as far as the bounds allow. Returns true for the first one: somebody must begin to
-    /// subscribe then.
+    /// Adds a listener to a session, with as many URIs as the limits allow. Returns true for the first listener. The
+    /// calling code must then begin to subscribe.
     pub(super) fn add(
         self: &Arc<Self>,
         key: &str,
@@ -130,8 +130,8 @@ impl Subscriptions {
         (Updates { subscriptions, key: key.to_owned(), number, woken, told_at: None }, is_first)
     }
 
-    /// The difference between the subscriptions that listeners want and those that the backend has. None for a session of which
-    /// nothing is known.
+    /// Returns the difference between the subscriptions that listeners want and those that the backend has. Returns
+    /// `None` for an unknown session.
     pub(super) fn difference(&self, key: &str) -> Option<Difference> {
         let all = self.lock();
         let session = all.sessions.get(key)?;
@@ -145,7 +145,8 @@ impl Subscriptions {
         })
     }
 
-    /// Forgets a session in which nobody wants anything. Returns false if somebody does, or the backend has something left.
+    /// Forgets a session in which nobody wants a URI. Returns false if a listener wants one, or the backend still has
+    /// one.
     pub(super) fn forget(&self, key: &str) -> bool {
         let mut all = self.lock();
         let is_idle = |session: &OfSession| session.counts.is_empty() && session.taken.is_empty();
@@ -156,7 +157,8 @@ impl Subscriptions {
         is_forgotten
     }
 
-    /// The backend has taken this URI. Listeners to whom it was taken before are told of an update: they may have missed one.
+    /// Records that the backend has accepted this URI. Listeners that had it before receive an update, because they
+    /// may have missed one.
     pub(super) fn taken(&self, key: &str, uri: &Arc<str>) {
         let mut all = self.lock();
         let Some(session) = all.sessions.get_mut(key) else { return };
@@ -175,8 +177,8 @@ impl Subscriptions {
         }
     }
 
-    /// The backend does not take this URI. Listeners who have just asked for it do without. Returns true if others want it, to
-    /// whom it was taken before.
+    /// Records that the backend refuses this URI. Removes it from listeners that have just asked for it. Returns true
+    /// if other listeners want it, which had it before.
     pub(super) fn refused(&self, key: &str, uri: &str) -> bool {
         let mut all = self.lock();
         let Some(session) = all.sessions.get_mut(key) else { return false };
@@ -191,28 +193,28 @@ impl Subscriptions {
         session.counts.contains_key(uri)
     }
 
-    /// The backend no longer has this URI.
+    /// Records that the backend no longer has this URI.
     pub(super) fn left(&self, key: &str, uri: &str) {
         if let Some(session) = self.lock().sessions.get_mut(key) {
             session.taken.remove(uri);
         }
     }
 
-    /// The backend has no other URIs than these.
+    /// Records that the backend has no other URIs than these.
     pub(super) fn only(&self, key: &str, uris: &BTreeSet<Arc<str>>) {
         if let Some(session) = self.lock().sessions.get_mut(key) {
             session.taken.retain(|uri| uris.contains(uri));
         }
     }
 
-    /// The backend no longer has any URI of this session.
+    /// Records that the backend no longer has any URI of this session.
     pub(super) fn lost(&self, key: &str) {
         if let Some(session) = self.lock().sessions.get_mut(key) {
             session.taken.clear();
         }
     }
 
-    /// A resource has changed. Only those who listen to exactly this URI in this session are told.
+    /// Reports an update of a resource to the listeners of exactly this URI in this session.
     pub(super) fn updated(&self, key: &str, uri: &str) {
         let mut all = self.lock();
         let Some(session) = all.sessions.get_mut(key) else { return };
@@ -225,7 +227,7 @@ impl Subscriptions {
         }
     }
 
-    /// Updates of this session may have been missed. All who listen in it are told of one.
+    /// Reports an update of each URI to all listeners of this session, because updates may have been missed.
     pub(super) fn missed(&self, key: &str) {
         let mut all = self.lock();
         let Some(session) = all.sessions.get_mut(key) else { return };
@@ -263,7 +265,7 @@ impl OfSession {
     }
 }
 
-/// Counts one listener less of a URI.
+/// Subtracts one listener of a URI.
 fn less(counts: &mut HashMap<Arc<str>, usize>, uri: &str) {
     if let Some(count) = counts.get_mut(uri) {
         *count -= 1;
@@ -274,8 +276,8 @@ fn less(counts: &mut HashMap<Arc<str>, usize>, uri: &str) {
 }
 
 impl Updates {
-    /// Waits a limited time until the backend has taken or refused each URI, and returns those that it has taken. The listener
-    /// does without the others.
+    /// Waits a limited time until the backend has accepted or refused each URI. Returns the accepted URIs, and
+    /// removes the others from the listener.
     pub(super) async fn decided(&self) -> HashSet<Arc<str>> {
         let decided = async {
             while self.with(|listener| listener.uris.values().any(|stage| *stage == Stage::Asked)).unwrap_or(false) {
@@ -294,7 +296,7 @@ impl Updates {
         listener.uris.keys().cloned().collect()
     }
 
-    /// Waits for updates, and returns their URIs, each once. Nothing is lost when this future is dropped.
+    /// Waits for updates, and returns their URIs, each once. Dropping this future loses no update.
     pub async fn next(&mut self) -> Vec<String> {
         if let Some(told_at) = self.told_at {
             sleep_until(told_at + PAUSE).await;
@@ -331,7 +333,7 @@ mod tests {
         numbers.map(|number| format!("note:{number}")).collect()
     }
 
-    /// A listener in this session, to whom everything that fits was taken.
+    /// Returns a listener in this session and the number of its URIs. The backend accepts all URIs within the limits.
     async fn listen(all: &Arc<Subscriptions>, key: &str, caller: &str, uris: &[String]) -> (Updates, usize) {
         let (updates, _) = all.add(key, (caller, &Identity::Nothing), uris);
         for uri in all.difference(key).unwrap().missing {
@@ -405,7 +407,7 @@ mod tests {
             of_pod += count;
             held.push(updates);
         }
-        // Some of the session "a" are left until its keeper has seen that nobody wants them.
+        // The URIs of the sessions "a" and "shared" count, too.
         let counted = all.lock().sessions.values().map(|session| session.counts.len()).sum::<usize>();
         assert_eq!(counted, MOST_OF_POD);
         assert!(of_pod < 60 * 200);

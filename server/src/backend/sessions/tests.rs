@@ -8,15 +8,15 @@ use tokio::sync::watch;
 
 use super::*;
 
-/// Time in which everything here happens.
+/// Time limit for each event.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A backend at a socket. It answers what `silent` does not name; each connection is a process of its own.
+/// A backend at a socket. It answers all methods except those in `silent`. Each connection represents a process.
 struct Fake {
     folder: TempDir,
-    /// The names of the calls of connections that live.
+    /// Names in the calls of open connections.
     living: watch::Sender<BTreeSet<String>>,
-    /// The methods that were asked for, in their order.
+    /// Methods of the received messages, in order.
     asked: watch::Sender<Vec<String>>,
     silent: Vec<&'static str>,
 }
@@ -70,7 +70,7 @@ impl Fake {
         }
     }
 
-    /// Sessions with it: so many, and each for so long without use.
+    /// Returns sessions with this backend, with this maximum number and this time without use.
     fn sessions(&self, most: u64, idle: Duration) -> Arc<Sessions> {
         self.sessions_of(most, idle, Timeouts::default())
     }
@@ -95,7 +95,7 @@ impl Fake {
     }
 }
 
-/// A call that names its caller.
+/// Makes a call that names its caller.
 async fn call(sessions: &Arc<Sessions>, caller: &str) -> Result<(RawObject, Held), BackendError> {
     let mut params = RawObject::default();
     params.set("name", crate::raw_json::raw(&json!(caller)));
@@ -111,7 +111,7 @@ async fn call(sessions: &Arc<Sessions>, caller: &str) -> Result<(RawObject, Held
     sessions.ask(caller, &request, &Identity::Nothing).await
 }
 
-/// Calls as these callers until these live.
+/// Makes calls as these callers until exactly the expected processes are alive.
 async fn until_there_live(fake: &Fake, sessions: &Arc<Sessions>, callers: &[&str], expected: &[&str]) {
     let end = Instant::now() + SOON;
     while fake.living() != expected {
