@@ -28,7 +28,7 @@ pub enum BackendIdentityError {
 }
 
 impl BackendIdentityError {
-    /// Returns the sign-in that would help, if any. Missing consent is no such case: clients cannot request a
+    /// Returns the sign-in that would help, if any. It does not help if consent is missing: clients cannot request a
     /// backend's scope, and an administrator gives consent in Entra.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {
@@ -37,7 +37,7 @@ impl BackendIdentityError {
         }
     }
 
-    /// True if the session store does not answer. The same call may succeed soon.
+    /// Returns true if the session store does not answer. The same call may succeed soon.
     pub fn is_store_away(&self) -> bool {
         matches!(self, Self::NoToken { source: StsError::Session(SessionError::Unavailable), .. })
     }

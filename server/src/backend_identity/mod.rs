@@ -28,7 +28,7 @@ use crate::www_authenticate::{BearerChallenge, Parameter};
 /// The caller's identity in the form that the backend receives.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// None.
+    /// No identity.
     Nothing,
     /// A statement of this server, valid for one call. It goes into the header `mcp-entra-assertion`, or over stdio
     /// into the member `dev.mcp-entra/assertion` of `_meta`.
