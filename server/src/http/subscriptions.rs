@@ -25,9 +25,9 @@ use crate::offer::{Change, Offered};
 use crate::protocol::{Exchange, Subscription};
 use crate::token::Principal;
 
-/// Most streams of all callers: half of the connections.
+/// Maximum number of streams of all callers: half of the connections.
 pub(super) const MAXIMUM_STREAMS: usize = 512;
-/// Most streams of one caller.
+/// Maximum number of streams of one caller.
 pub(super) const MAXIMUM_OF_CALLER: usize = 16;
 
 /// Answers with a stream of notifications.
