@@ -1,4 +1,5 @@
-//! Entries of a backend's lists as they are offered: as the pin has them, and in snapshots that are kept while nothing changes.
+//! Offered entries of a backend's lists. With a pin, only pinned tools are offered. A snapshot is kept until the
+//! lists change.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backend::{Catalogue, Entry};
 use crate::offer::{JsonObject, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
 
-/// Snapshots of what is offered.
+/// Snapshots of the offered entries.
 pub(super) struct Snapshots {
     pin: Option<BTreeMap<String, String>>,
     latest: Mutex<Option<(Arc<Catalogue>, Arc<Offered>)>>,
@@ -17,7 +18,7 @@ impl Snapshots {
         Self { pin, latest: Mutex::default() }
     }
 
-    /// The snapshot of this catalogue.
+    /// Returns the snapshot of this catalogue.
     pub(super) fn of(&self, catalogue: &Arc<Catalogue>) -> Arc<Offered> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
@@ -30,7 +31,7 @@ impl Snapshots {
         }
     }
 
-    /// Returns whether a tool is as the pin has it. Without a pin, every tool is.
+    /// Returns true if a tool is the same as in the pin. Without a pin, every tool is.
     pub(super) fn is_pinned(&self, tool: &Entry) -> bool {
         self.pin.as_ref().is_none_or(|pin| pin.get(&tool.name).is_some_and(|digest| *digest == tool.digest()))
     }
@@ -39,7 +40,7 @@ impl Snapshots {
         let Catalogue { tools, prompts, resources, templates } = catalogue;
         let tools = tools.iter().filter(|entry| self.is_pinned(entry)).map(|entry| OfferedTool {
             name: entry.name.clone(),
-            // The backend's own words about a tool grant nothing: only a pin says that somebody has read them.
+            // The backend's own description of a tool grants nothing. Only a pin shows that somebody has read it.
             writes: self.pin.is_none(),
             input_schema: schema(entry),
             written: written(entry),

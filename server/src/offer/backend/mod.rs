@@ -1,7 +1,7 @@
-//! The offer of a backend: another MCP server's tools, prompts and resources, for callers whom the policy grants them.
+//! Offer of a backend: another MCP server's tools, prompts and resources, for callers with a grant in the policy.
 //!
-//! [`entries`] turns what the backend has into what is offered, [`replies`] its answers into ours, [`probe`] looks at it all
-//! the time, for the pod's status.
+//! [`entries`] converts the backend's lists into offered entries, and [`replies`] converts its answers into replies.
+//! [`state`] seals the state of calls. [`probe`] regularly checks the backend for the pod's status.
 
 mod entries;
 mod probe;
@@ -34,13 +34,13 @@ use crate::raw_json::{RawObject, raw};
 use crate::strict_json;
 use crate::token::Principal;
 
-/// Rounds in which a backend asks for nothing but that its state comes back.
+/// Maximum number of rounds in which a backend asks only for its state.
 const MAXIMUM_ROUNDS: usize = 8;
 
-/// Time in which several changes of the lists are told as one.
+/// Time in which several changes of the lists are reported as one.
 const CHANGE_PAUSE: Duration = Duration::from_millis(600);
 
-/// Words about the tools, for models. Those of the backend may name tools that the caller does not see.
+/// Instructions for models. The backend's own instructions may name tools that the caller does not see.
 const INSTRUCTIONS: &str = "Each user sees the tools, prompts and resources that a role grants.";
 
 /// The offer of one backend.
@@ -50,30 +50,30 @@ pub struct BackendOffer {
     about: ArcSwap<About>,
     changes: Changes,
     probed: Probed,
-    /// Seals the state of calls to the caller, where the backend does not know callers apart.
+    /// Seals the state of calls to the caller. Present if the backend cannot distinguish callers.
     seal: Option<Seal>,
     identities: Arc<BackendIdentities>,
     /// Addresses that this server listens on.
     own: Vec<SocketAddr>,
 }
 
-/// Parts of the server that the offer is made of.
+/// Parts of the server for a new offer.
 pub struct Parts {
     /// Title of the server, for people.
     pub title: String,
-    /// The place where the backend is reached.
+    /// Address of the backend.
     pub place: Place,
-    /// The identities that the backend is told.
+    /// Identities of callers that the backend receives.
     pub identities: BackendIdentities,
     /// Addresses that this server listens on.
     pub own: Vec<SocketAddr>,
 }
 
 impl BackendOffer {
-    /// The offer of this backend, which is probed until `stop` is cancelled.
+    /// Returns the offer of this backend. Probes the backend until `stop` is cancelled.
     ///
     /// # Errors
-    /// If there is no client for HTTP.
+    /// If the HTTP client cannot be made.
     pub fn start(
         Parts { title, place, identities, own }: Parts,
         configuration: &BackendConfiguration,
@@ -81,7 +81,7 @@ impl BackendOffer {
     ) -> Result<Arc<Self>, reqwest::Error> {
         let changes = Changes::new();
         let on_list_change = Arc::new(told_seldom(changes.clone()));
-        // Until the backend has answered, it may have anything.
+        // Until the backend has answered, it may have any capability.
         let about =
             About { prompts: true, resources: true, completions: true, updates_resources: true, ..described(title) };
         let seal = matches!(configuration.identity, BackendIdentity::None).then(Seal::random);
@@ -99,12 +99,12 @@ impl BackendOffer {
         Ok(offer)
     }
 
-    /// The backend as the last probe found it.
+    /// Returns the state of the backend at the last probe.
     pub fn status(&self) -> BackendStatus {
         self.probed.status()
     }
 
-    /// Describes the offer as the backend describes itself.
+    /// Updates the description of the offer from the backend's description of itself.
     fn describe(&self, peer: &Peer) {
         let known = self.about.load();
         let Peer { prompts, resources, completions, logs, updates_resources, .. } = *peer;
@@ -115,8 +115,9 @@ impl BackendOffer {
         }
     }
 
-    /// Asks the backend on behalf of the caller. A token that the backend wants to satisfy further claims is exchanged anew
-    /// once: what Entra then asks of the user is passed on, and what the backend still asks is not.
+    /// Sends a request to the backend on behalf of the caller. If the backend requires further claims in the token,
+    /// the token is exchanged again, once. A sign-in that Entra then requires is passed on to the user. Another
+    /// challenge of the backend is not.
     async fn ask(&self, principal: &Arc<Principal>, request: Request<'_>) -> Result<(RawObject, Held), NoAnswer> {
         let (caller, told) = (key(principal), self.told(principal).await?);
         match self.sessions.ask(&caller, &request, &self.identity(principal, &told)).await {
@@ -128,7 +129,7 @@ impl BackendOffer {
         }
     }
 
-    /// Everything that the backend has for this caller.
+    /// Returns the backend's lists for this caller.
     async fn catalogue(&self, principal: &Arc<Principal>) -> Result<Arc<Catalogue>, NoAnswer> {
         let (caller, told) = (key(principal), self.told(principal).await?);
         match self.sessions.catalogue(&caller, &self.identity(principal, &told)).await {
@@ -140,12 +141,12 @@ impl BackendOffer {
         }
     }
 
-    /// The identity that the backend is told with this caller's requests.
+    /// Returns the identity that the backend receives with this caller's requests.
     async fn told(&self, principal: &Principal) -> Result<Told, NoAnswer> {
         Ok(self.identities.tell(principal, "initialize").await?)
     }
 
-    /// The same after the backend has refused it, if it asked for claims.
+    /// Returns another identity after the backend has refused the first one and asked for claims.
     async fn told_anew(
         &self,
         principal: &Principal,
@@ -158,7 +159,7 @@ impl BackendOffer {
         }
     }
 
-    /// The identity as requests tell it: an assertion is another one each time.
+    /// Returns the identity for requests. An assertion is new for each request.
     fn identity(&self, principal: &Arc<Principal>, told: &Told) -> Identity {
         match told {
             Told::Nothing => Identity::Nothing,
@@ -197,7 +198,7 @@ impl BackendOffer {
                 notices: heard(&client.notices),
             };
             match replies::reply(&operation, self.ask(&principal, request).await?) {
-                // Nothing is asked of the client: the backend only wants its state back.
+                // The backend requires no input of the client, only its state.
                 Reply::InputRequired(InputRequired { requests, state: Some(state) }) if requests.is_empty() => {
                     input.state = Some(state);
                     input.responses.clear();
@@ -263,7 +264,7 @@ impl Offer for BackendOffer {
         Ok(Completion { values: completion.read("values").unwrap_or_default() })
     }
 
-    /// The backend may refuse a resource, or not answer. Then nothing is told of it.
+    /// Listens to these resources. Reports no updates of a resource if the backend refuses it or does not answer.
     async fn listen(&self, principal: &Arc<Principal>, uris: Vec<String>) -> Listening {
         let nothing = || Listening::to_changes(Vec::new());
         let Ok(told) = self.told(principal).await else { return nothing() };
@@ -279,15 +280,15 @@ impl Offer for BackendOffer {
     }
 }
 
-/// The updates one by one.
+/// Returns the updates one by one.
 fn each(updates: Updates) -> impl Stream<Item = String> + Send + 'static {
     let batches = stream::unfold(updates, |mut updates| async { Some((updates.next().await, updates)) });
     batches.flat_map(stream::iter)
 }
 
-/// The reason why a caller gets no answer of the backend.
+/// The reason why a caller gets no answer from the backend.
 enum NoAnswer {
-    /// The backend can be told no identity of the caller.
+    /// There is no identity of the caller for the backend.
     Caller(BackendIdentityError),
     /// The backend does not answer.
     Backend(BackendError),
@@ -314,8 +315,8 @@ impl From<NoAnswer> for Unavailable {
     }
 }
 
-/// Tells that what is offered has changed, a while after the first of several calls: a backend may tell of changes all the
-/// time, and each costs everybody who listens a look.
+/// Returns a function that reports a change of the offer. It merges several calls into one report after a delay. A
+/// backend may report changes all the time, and each report makes all listeners read the offer again.
 fn told_seldom(changes: Changes) -> impl Fn() + Send + Sync {
     let is_pending = Arc::new(AtomicBool::new(false));
     move || {
@@ -335,12 +336,12 @@ fn described(title: String) -> About {
     About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() }
 }
 
-/// The key of a caller's session: nobody else has it.
+/// Returns the key of a caller's session. No other caller has this key.
 fn key(principal: &Principal) -> String {
     format!("{}/{}", principal.tenant_id(), principal.object_id())
 }
 
-/// Headers that repeat arguments, where the schema of the tool that was offered asks for them.
+/// Returns the headers that repeat arguments, if the schema of the offered tool requires them.
 fn repeated(operation: &Operation, offered: &Offered) -> Vec<(String, String)> {
     let Operation::Tool { name, arguments } = operation else { return Vec::new() };
     let Some(tool) = offered.tool(name) else { return Vec::new() };
@@ -348,12 +349,12 @@ fn repeated(operation: &Operation, offered: &Offered) -> Vec<(String, String)> {
     headers.filter_map(|(header, argument)| Some((header, argument?))).collect()
 }
 
-/// The name of a severity, as MCP writes it.
+/// Returns the name of a severity, as MCP writes it.
 fn name(level: LogLevel) -> Option<String> {
     json!(level).as_str().map(str::to_owned)
 }
 
-/// Passes on what the backend tells of a request, if the client wants to hear of it.
+/// Returns a callback that passes on the backend's notices about a request, if the client wants them.
 fn heard(notices: &Notices) -> Option<backend::OnNotice> {
     let notices = notices.is_heard().then(|| notices.clone())?;
     Some(Arc::new(move |notice| match notice {
@@ -366,7 +367,7 @@ fn heard(notices: &Notices) -> Option<backend::OnNotice> {
                 notices.log(level, data);
             }
         }
-        // No call is acknowledged.
+        // Only streams are acknowledged.
         Notice::Acknowledged(_) => {}
     }))
 }

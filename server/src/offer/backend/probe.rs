@@ -1,4 +1,4 @@
-//! The probe of a backend: its name, what it has and what of it is hidden, looked at again and again for the pod's status.
+//! Probe of a backend. It regularly reads the backend's name, lists and hidden tools for the pod's status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::listeners;
 
 /// Pause between probes while the backend answers.
 const PAUSE: Duration = Duration::from_secs(15);
-/// Pause after a change: a backend may tell of them all the time.
+/// Pause after a change. A backend may report changes all the time.
 const AFTER_CHANGE: Duration = Duration::from_secs(1);
-/// Pause while it does not.
+/// Pause between probes while the backend does not answer.
 const PAUSE_AWAY: Duration = Duration::from_secs(2);
-/// Bytes of names and digests that the status tells: the operator reads no more than twice as many.
+/// Maximum size of the names and digests in the status, in bytes. The operator reads at most twice as many bytes.
 const MOST_BYTES: usize = 256 * 1024;
-/// Bytes of an entry besides its name.
+/// Size of an entry without its name, in bytes.
 const BYTES_OF_ENTRY: usize = 80;
-/// The caller of probes. No caller of ours has this name.
+/// The caller of probes. No real caller has this name.
 const PROBE: &str = "";
 
 /// The result of the last probe.
@@ -35,7 +35,7 @@ impl Probed {
     }
 }
 
-/// Probes for ever.
+/// Probes the backend in an endless loop.
 pub(super) async fn run(offer: Arc<BackendOffer>) {
     let mut changes = offer.changes.listen();
     loop {
@@ -47,7 +47,7 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
         let listens = listeners::foreign(offer.own.clone()).await;
         let status = match probed {
             Ok((catalogue, peer)) => works(&offer, &[(catalogue, peer)]),
-            // It answers, and tells nothing to nobody: its lists are those that users were shown.
+            // The backend answers, but shows its lists only to users. The status has the lists that users have seen.
             Err(BackendError::Unauthorized(_) | BackendError::Forbidden) => shown(&offer),
             Err(error) => BackendStatus { works: Some(false), message: Some(error.to_string()), ..offer.status() },
         };
@@ -65,7 +65,8 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
     }
 }
 
-/// The status of a backend that shows its lists to users alone. While no user has asked, it is as it was.
+/// Returns the status of a backend that shows its lists only to users. The previous lists remain while no user has
+/// asked.
 fn shown(offer: &BackendOffer) -> BackendStatus {
     let listed = offer.sessions.listed();
     match listed.first() {
@@ -77,7 +78,8 @@ fn shown(offer: &BackendOffer) -> BackendStatus {
     }
 }
 
-/// The status of a backend with these lists, which may differ by caller. Of several definitions of a tool, the pinned one is told.
+/// Returns the status of a backend with these lists, which may differ by caller. If a tool has several definitions,
+/// the status has the pinned one.
 fn works(offer: &BackendOffer, listed: &[(Arc<Catalogue>, Peer)]) -> BackendStatus {
     let mut left = MOST_BYTES;
     let mut fits = |name: &str| {

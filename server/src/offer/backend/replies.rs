@@ -1,4 +1,4 @@
-//! Requests to a backend and its answers, in the terms of an offer.
+//! Conversion of operations into requests to a backend, and of its answers into replies.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::offer::{Failure, InputRequired, JsonObject, Lack, Operation, Reply, t
 use crate::raw_json::{RawObject, raw};
 use crate::strict_json;
 
-/// Codes of JSON-RPC that mean the same to our clients.
+/// JSON-RPC codes with the same meaning for clients of this server.
 const INVALID_PARAMS: i64 = -32602;
 const RESOURCE_NOT_FOUND: i64 = -32002;
 const CAPABILITY_MISSING: i64 = -32021;
-/// Codes that JSON-RPC and MCP keep for themselves: from a backend they would be taken for ours.
+/// Codes that JSON-RPC and MCP reserve. Clients would take such a code of a backend for a code of this server.
 const RESERVED: std::ops::RangeInclusive<i64> = -32768..=-32000;
 
-/// The method of an operation.
+/// Returns the method of an operation.
 pub(super) fn method(operation: &Operation) -> &'static str {
     match operation {
         Operation::Tool { .. } => "tools/call",
@@ -26,7 +26,7 @@ pub(super) fn method(operation: &Operation) -> &'static str {
     }
 }
 
-/// The params of an operation. Arguments stay as the client wrote them.
+/// Returns the params of an operation. Arguments stay as the client wrote them.
 pub(super) fn params(operation: &Operation) -> RawObject {
     let mut params = RawObject::default();
     match operation {
@@ -40,7 +40,7 @@ pub(super) fn params(operation: &Operation) -> RawObject {
     params
 }
 
-/// The reply that a result is.
+/// Returns the reply for a result.
 pub(super) fn reply(operation: &Operation, (result, held): (RawObject, Held)) -> Reply {
     let kind: String = result.read("resultType").unwrap_or_else(|| "complete".to_owned());
     let member = match operation {
@@ -64,7 +64,7 @@ pub(super) fn reply(operation: &Operation, (result, held): (RawObject, Held)) ->
     }
 }
 
-/// Requests to the client, which are bounded as a request of a client is.
+/// Returns the requests to the client. Their limits are those of a client's own request.
 fn requests(result: &RawObject) -> Option<BTreeMap<String, Value>> {
     let Some(requests) = result.get("inputRequests") else { return Some(BTreeMap::new()) };
     match strict_json::from_slice(requests.get().as_bytes()) {
@@ -73,7 +73,7 @@ fn requests(result: &RawObject) -> Option<BTreeMap<String, Value>> {
     }
 }
 
-/// The reply that tells in words that the backend gave no result.
+/// Returns a reply with this text, for a backend that gave no result.
 pub(super) fn in_words(operation: &Operation, text: &str) -> Reply {
     match operation {
         Operation::Tool { .. } => Reply::Complete(tool_error(text)),
@@ -81,7 +81,7 @@ pub(super) fn in_words(operation: &Operation, text: &str) -> Reply {
     }
 }
 
-/// The reply where there is no answer.
+/// Returns the reply for an error of the backend.
 pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
     match error {
         BackendError::Away(_) | BackendError::Resting { .. } | BackendError::SessionLost => {
@@ -103,7 +103,7 @@ pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
     }
 }
 
-/// The reply where the backend can be told no identity of the caller.
+/// Returns the reply for a caller without an identity for the backend.
 pub(super) fn unknown_caller(operation: &Operation, error: &BackendIdentityError) -> Reply {
     match error.sign_in() {
         Some(sign_in) => Reply::SignIn(sign_in, error.told()),
@@ -112,7 +112,7 @@ pub(super) fn unknown_caller(operation: &Operation, error: &BackendIdentityError
     }
 }
 
-/// The failure where there is no answer.
+/// Returns the failure for an error of the backend.
 pub(super) fn error(error: BackendError) -> Failure {
     match error {
         BackendError::Answered(error) => answered(error),
@@ -120,7 +120,7 @@ pub(super) fn error(error: BackendError) -> Failure {
     }
 }
 
-/// The capabilities of a client that the backend lacks, as this error names them. None if it is another error.
+/// Returns the client capabilities that the backend requires, as this error names them, or `None` for another error.
 fn required(error: &PeerError) -> Option<JsonObject> {
     let data = error.data.as_ref().filter(|_| error.code == CAPABILITY_MISSING)?;
     let mut data = strict_json::from_slice(data.get().as_bytes()).ok()?;

@@ -1,5 +1,5 @@
-//! The state of calls that a backend gives to clients to keep: sealed to the caller and the call, where the backend does not
-//! know callers apart.
+//! State of calls that a backend gives to clients. It is sealed to the caller and the call, if the backend cannot
+//! distinguish callers.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,22 +13,22 @@ use crate::offer::Operation;
 pub(super) const FOREIGN: &str =
     "requestState is not what this pod gave for this call; call again without requestState and inputResponses";
 
-/// Seals states. Its key is that of this process: a state is good in the pod that gave it.
+/// Seals states with a key of this process. A state is valid only in the pod that sealed it.
 pub(super) struct Seal(Zeroizing<[u8; 32]>);
 
 impl Seal {
-    /// One with a new key.
+    /// Returns a seal with a new key.
     pub(super) fn random() -> Self {
         Self(Zeroizing::new(rand::rng().random()))
     }
 
-    /// The sealed state. None if it cannot be sealed.
+    /// Returns the sealed state, or `None` if it cannot be sealed.
     pub(super) fn seal(&self, caller: &str, operation: &Operation, state: &str) -> Option<String> {
         let sealed = aes_gcm::seal(&self.0, &bound(caller, operation), state.as_bytes()).ok()?;
         Some(URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// The state. None if it was not sealed here for this caller and call.
+    /// Returns the state, or `None` if this process did not seal it for this caller and call.
     pub(super) fn open(&self, caller: &str, operation: &Operation, sealed: &str) -> Option<String> {
         let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let state = aes_gcm::open(&self.0, &bound(caller, operation), &sealed).ok()?;
@@ -36,7 +36,7 @@ impl Seal {
     }
 }
 
-/// Everything that a state is bound to, each part with its length.
+/// Returns everything that a state is bound to, each part with its length.
 fn bound(caller: &str, operation: &Operation) -> Vec<u8> {
     let (kind, arguments) = match operation {
         Operation::Tool { arguments, .. } => ("tool", arguments.text()),
