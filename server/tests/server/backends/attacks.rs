@@ -121,7 +121,7 @@ async fn only_the_caller_whose_large_answers_use_its_memory_waits() {
         let count = async |tool| stage.received_of("tools/call", tool).await.len();
         eventually("the calls are there", async || (count("half_answer").await == 4).then_some(())).await;
         let large = |user: &'static str| soon_of(&stage, user, "big_answer", json!({ "bytes": 100_000 }));
-        // The first halves may have been sent: an answer before them did not have to wait.
+        // An answer before the first halves does not wait, so further answers follow until one waits.
         let own = eventually("a large answer of Alice waits", async || {
             let own = tokio::spawn(answer(stage.request(
                 true,

@@ -14,14 +14,14 @@ use crate::harness::{Setup, Site, eventually, grant_to_sales};
 use crate::identity::backend_identity::claims;
 use crate::tenant::{ALICE, BOB};
 
-/// Object id of the user in the assertion.
+/// Returns the object id of the user in the assertion.
 fn user(received: &Received) -> String {
     let claims = received.headers.get("mcp-entra-assertion").map(|assertion| claims(assertion));
     claims.map_or_else(|| "nobody".to_owned(), |claims| claims["oid"].as_str().unwrap().to_owned())
 }
 
-/// A backend whose schema of the tool `faced` requires a header with the user's name. A call is answered after it has
-/// its state back, which `released` must allow.
+/// Starts a backend whose schema of the tool `faced` requires a header with the user's name. It answers a call after
+/// it has its state back, which `released` must allow.
 async fn faced(released: &Arc<Notify>) -> Puppet {
     let released = Arc::clone(released);
     Puppet::start(move |received| match received.method() {

@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use crate::harness::{Setup, Site, eventually, grant_to_readers};
 use crate::tenant::ALICE;
 
-/// The shim with a backend's command. Its end ends every process that it has started.
+/// The shim with a backend's command. Dropping this ends the shim and all processes that it has started.
 pub(super) struct Shim {
     child: Child,
     folder: TempDir,
@@ -37,7 +37,7 @@ pub(super) struct Shim {
 impl Shim {
     pub(super) async fn start(launch: &Launch) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Cargo only sets paths of programs of the own package; this one is beside ours.
+        // Cargo only sets the paths of programs of this package. The shim is in the same folder.
         let program = Path::new(env!("CARGO_BIN_EXE_mcp-entra-server")).with_file_name("mcp-entra-shim");
         let mut command = Command::new(program);
         command.args(["serve", "--max-processes", "16", "--socket"]).arg(folder.path().join("s")).arg("--");
@@ -62,7 +62,7 @@ impl Drop for Shim {
     }
 }
 
-/// The configuration of a backend over stdio.
+/// Returns the configuration of a backend over stdio.
 pub(super) fn over_stdio() -> BackendConfiguration {
     BackendConfiguration {
         transport: BackendTransport::Stdio {},
@@ -72,13 +72,13 @@ pub(super) fn over_stdio() -> BackendConfiguration {
     }
 }
 
-/// The configuration of a backend over HTTP.
+/// Returns the configuration of a backend over HTTP.
 pub(super) fn over_http(port: u16, path: &str) -> BackendConfiguration {
     let http = HttpBackend { port, path: path.to_owned() };
     BackendConfiguration { transport: BackendTransport::StreamableHttp(http), ..over_stdio() }
 }
 
-/// A setup with this backend, whose policy grants its tools of these names, with all prompts and resources.
+/// Returns a setup with this backend. Its policy grants the tools of these names, and all prompts and resources.
 pub(super) fn setup(backend: BackendConfiguration, socket: Option<PathBuf>, tools: &[&str]) -> Setup {
     let mut setup = Setup::new();
     setup.configuration.graph.tools = vec![];

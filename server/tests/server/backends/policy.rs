@@ -194,7 +194,7 @@ fn base64(value: &str) -> String {
     format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(value))
 }
 
-/// The digests of all tools of a scripted backend.
+/// Returns the digests of all tools of a scripted backend.
 async fn digests() -> BTreeMap<String, String> {
     Stage::http(Options::default()).await.probed().await.tools
 }

@@ -24,7 +24,7 @@ async fn stdio(public: Public, tools: &[&str]) -> Stdio {
     Stdio { site, _shim: shim, _scratch: scratch }
 }
 
-/// Tool that tests call, with its arguments and a part of its answer.
+/// Returns the tool that tests call, with its arguments and a part of its answer.
 fn call_of(public: Public, scratch: &str) -> (&'static str, Value, &'static str) {
     match public {
         Public::Everything => ("echo", json!({ "message": "hej" }), "Echo: hej"),

@@ -14,7 +14,7 @@ use super::over_http;
 use super::stage::Received;
 use crate::harness::{Setup, Site};
 
-/// A backend. It ends when this is dropped.
+/// A backend. Dropping this ends it.
 pub(super) struct Puppet {
     port: u16,
     received: Arc<Mutex<Vec<Received>>>,
@@ -23,7 +23,7 @@ pub(super) struct Puppet {
 }
 
 impl Puppet {
-    /// Answers with the result of this function. GET is not allowed.
+    /// Starts a backend that answers with the result of this function. GET is not allowed.
     pub(super) async fn start(answers: impl Fn(&Received) -> Response<String> + Clone + Send + Sync + 'static) -> Self {
         let (received, gets) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicUsize>::default());
         let (kept, counted) = (Arc::clone(&received), Arc::clone(&gets));
@@ -47,12 +47,12 @@ impl Puppet {
         Self { port, received, gets, task }
     }
 
-    /// A server in front of it. Alice may use these tools, and all prompts and resources.
+    /// Starts a server in front of this backend. Alice may use these tools, and all prompts and resources.
     pub(super) async fn site(&self, tools: &[&str]) -> Site {
         self.site_with(tools, |_| ()).await
     }
 
-    /// A server in front of it, with this change of the setup.
+    /// Starts a server in front of this backend, with this change of the setup.
     pub(super) async fn site_with(&self, tools: &[&str], change: impl FnOnce(&mut Setup)) -> Site {
         let mut setup = super::setup(over_http(self.port, "/mcp"), None, tools);
         change(&mut setup);
@@ -67,7 +67,7 @@ impl Puppet {
         self.received.lock().unwrap().clone()
     }
 
-    /// Number of GET requests.
+    /// Returns the number of GET requests.
     pub(super) fn gets(&self) -> usize {
         self.gets.load(Ordering::SeqCst)
     }
@@ -79,18 +79,19 @@ impl Drop for Puppet {
     }
 }
 
-/// An answer with these members besides `jsonrpc` and `id`.
+/// Returns an answer with these members besides `jsonrpc` and `id`.
 pub(super) fn told(received: &Received, members: &str) -> Response<String> {
     let body = format!(r#"{{"jsonrpc":"2.0","id":{},{members}}}"#, received.message["id"]);
     Response::builder().header("content-type", "application/json").body(body).unwrap()
 }
 
-/// An answer without a message.
+/// Returns an answer without a message.
 pub(super) fn status(status: u16) -> Response<String> {
     Response::builder().status(status).body(String::new()).unwrap()
 }
 
-/// Description of a backend of 2026-07-28 with all capabilities, and the answer to a missing method.
+/// Returns the description of a backend of 2026-07-28 with all capabilities. Other methods get the error of a missing
+/// method.
 pub(super) fn described(received: &Received) -> Response<String> {
     if received.method() != "server/discover" {
         return told(received, r#""error":{"code":-32601,"message":"Method not found"}"#);

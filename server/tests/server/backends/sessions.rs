@@ -22,7 +22,7 @@ fn share(setup: &mut Setup) {
     setup.configuration.backend.as_mut().unwrap().sessions = BackendSessions::Shared;
 }
 
-/// Returns the process or session of this user's calls: several at once.
+/// Returns the processes or sessions of several simultaneous calls of this user.
 async fn places(stage: &Stage, user: &str) -> HashSet<String> {
     let tool = if stage.is_http() { "whoami" } else { "pid" };
     let calls = (0..6).map(|at| stage.call_of(user, at % 2 == 0, tool, json!({})));
@@ -105,7 +105,7 @@ async fn a_list_is_read_although_the_backend_forgot_the_session() {
     .await;
 }
 
-/// A backend with a handshake that forgets its session on request. It then answers 400, without an id.
+/// Starts a backend with a handshake that forgets its session on request. It then answers 400 without an id.
 async fn forgetful(calls: &Arc<AtomicUsize>, session: &Arc<Mutex<usize>>) -> Puppet {
     let (calls, session) = (Arc::clone(calls), Arc::clone(session));
     Puppet::start(move |received: &Received| {
@@ -189,7 +189,7 @@ async fn a_backend_that_begins_to_listen_late_is_waited_for() {
         let call = tokio::spawn(answer(call));
         let away = async || site.status().await.backend.filter(|backend| backend.works.is_none());
         eventually("the probe has begun", away).await;
-        // The program starts, and does not listen yet.
+        // The program starts, but does not listen yet.
         tokio::time::sleep(Duration::from_millis(700)).await;
         let backend = tokio::spawn(scripted::serve_http(Options::of(era), port));
         let called = timeout(PATIENCE, call).await.unwrap().unwrap();
@@ -208,7 +208,7 @@ async fn a_process_that_answers_late_is_waited_for() {
     .await;
 }
 
-/// A backend as a process at this port, once it listens. It ends when this is dropped.
+/// Starts a backend as a process, and returns when it listens at this port. Dropping this ends it.
 pub(super) async fn process(era: Era, port: u16) -> tokio::process::Child {
     let mut launch = Options::of(era).launch().unwrap();
     launch.args.extend(["--port".to_owned(), port.to_string()]);

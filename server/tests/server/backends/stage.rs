@@ -18,7 +18,7 @@ pub(super) const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 const VERSION: &str = "2026-07-28";
 const PREFIX: &str = "io.modelcontextprotocol/";
 
-/// A server, and the backend behind it. Alice and Bob may use all of its tools.
+/// A server and the backend behind it. Alice and Bob may use all of its tools.
 pub(super) struct Stage {
     pub(super) site: Site,
     pub(super) behind: Behind,
@@ -28,7 +28,7 @@ pub(super) struct Stage {
 /// Backend, by its transport.
 pub(super) enum Behind {
     Http(Scripted),
-    /// The shim ends with this.
+    /// Dropping this ends the shim.
     Stdio {
         _shim: Shim,
     },
@@ -55,7 +55,7 @@ impl Received {
 }
 
 impl Stage {
-    /// A backend of each era over each transport.
+    /// Starts a server with a backend for each era and transport.
     pub(super) async fn each() -> Vec<Self> {
         let all = ERAS.map(async |era| [Self::http(Options::of(era)).await, Self::stdio(Options::of(era)).await]);
         join_all(all).await.into_iter().flatten().collect()
@@ -65,7 +65,7 @@ impl Stage {
         Self::http_with(options, |_| ()).await
     }
 
-    /// A backend of each era over each transport, with this change of the setup.
+    /// Starts a server with this backend over HTTP, with this change of the setup.
     pub(super) async fn http_with(options: Options, change: impl FnOnce(&mut Setup)) -> Self {
         let backend = scripted::start(options.clone()).await.unwrap();
         let mut setup = everything(setup(over_http(backend.address.port(), "/mcp"), None, &[]));
@@ -77,7 +77,7 @@ impl Stage {
         Self::stdio_with(options, |_| ()).await
     }
 
-    /// A server with one backend, with this change of the setup.
+    /// Starts a server with this backend over stdio, with this change of the setup.
     pub(super) async fn stdio_with(options: Options, change: impl FnOnce(&mut Setup)) -> Self {
         let shim = Shim::start(&options.launch().unwrap()).await;
         let mut setup = everything(setup(over_stdio(), Some(shim.socket()), &[]));
@@ -85,7 +85,7 @@ impl Stage {
         Self { site: setup.start().await, behind: Behind::Stdio { _shim: shim }, options }
     }
 
-    /// The era and the transport, for messages of assertions.
+    /// Returns the era and the transport, for messages of assertions.
     pub(super) fn name(&self) -> String {
         format!("{:?} over {}", self.options.era, if self.is_http() { "HTTP" } else { "stdio" })
     }
@@ -98,13 +98,13 @@ impl Stage {
         matches!(self.behind, Behind::Http(_))
     }
 
-    /// The backend over HTTP.
+    /// Returns the backend over HTTP.
     pub(super) fn scripted(&self) -> &Scripted {
         let Behind::Http(scripted) = &self.behind else { panic!("over stdio") };
         scripted
     }
 
-    /// The messages that the backend has received; over stdio those of Alice.
+    /// Returns the messages that the backend has received. Over stdio, these are only those of Alice.
     pub(super) async fn received(&self) -> Vec<Received> {
         match &self.behind {
             Behind::Http(scripted) => {
@@ -118,7 +118,7 @@ impl Stage {
         }
     }
 
-    /// The messages of this method that name this tool, prompt or URI.
+    /// Returns the messages of this method that name this tool, prompt or URI.
     pub(super) async fn received_of(&self, method: &str, name: &str) -> Vec<Received> {
         let named = |one: &Received| {
             let params = &one.message["params"];
@@ -127,22 +127,22 @@ impl Stage {
         self.received().await.into_iter().filter(named).collect()
     }
 
-    /// A request of Alice, whose id is 7.
+    /// Returns a request of Alice with the id 7.
     pub(super) fn request(&self, is_modern: bool, method: &str, params: Value) -> RequestBuilder {
         self.request_of(ALICE, is_modern, method, params)
     }
 
-    /// A request of this user, whose id is 7.
+    /// Returns a request of this user with the id 7.
     pub(super) fn request_of(&self, user: &str, is_modern: bool, method: &str, params: Value) -> RequestBuilder {
         request(&self.site, user, is_modern, method, params)
     }
 
-    /// The answer to a request of Alice.
+    /// Returns the answer to a request of Alice.
     pub(super) async fn ask(&self, is_modern: bool, method: &str, params: Value) -> Value {
         answer(self.request(is_modern, method, params)).await
     }
 
-    /// The answer to a call of Alice.
+    /// Returns the answer to a call of Alice.
     pub(super) async fn call(&self, is_modern: bool, tool: &str, arguments: Value) -> Value {
         self.call_of(ALICE, is_modern, tool, arguments).await
     }
@@ -159,7 +159,7 @@ impl Stage {
     }
 }
 
-/// A request of a user, whose id is 7.
+/// Returns a request of a user with the id 7.
 pub(super) fn request(site: &Site, user: &str, is_modern: bool, method: &str, mut params: Value) -> RequestBuilder {
     let mut request = site.request().bearer_auth(site.setup.tenant.token(user));
     if is_modern {
@@ -176,24 +176,24 @@ pub(super) fn request(site: &Site, user: &str, is_modern: bool, method: &str, mu
     request.body(json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string())
 }
 
-/// The message that answers a request, or the document of a refusal.
+/// Returns the message that answers a request, or the document of a refusal.
 pub(super) async fn answer(request: RequestBuilder) -> Value {
     message(request.send().await.unwrap()).await
 }
 
-/// The last message of an answer.
+/// Returns the last message of an answer.
 pub(super) async fn message(response: Response) -> Value {
     let text = response.text().await.unwrap();
     let last = text.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
     serde_json::from_str(last).unwrap_or_else(|_| panic!("no message: {text}"))
 }
 
-/// The text of a tool's result.
+/// Returns the text of a tool's result.
 pub(super) fn text(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {answer}"))
 }
 
-/// The text of the result of a tool that has failed.
+/// Returns the text of the result of a failed tool.
 pub(super) fn failure(answer: &Value) -> &str {
     assert_eq!(answer["result"]["isError"], true, "{answer}");
     text(answer)

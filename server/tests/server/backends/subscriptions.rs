@@ -1,4 +1,5 @@
-//! Clients that listen to resources of a backend: what is subscribed to, who is told, and what ends it.
+//! Tests of clients that listen to resources of a backend: subscriptions, receivers of updates, and the end of
+//! streams.
 
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use crate::tenant::{ALICE, BOB};
 
 const NOTE: &str = "scripted://note/1";
 const OTHER: &str = "scripted://note/2";
-/// A resource that no list has.
+/// A resource that is in no list.
 const OF_TEMPLATE: &str = "scripted://note/77";
 const SECRET: &str = "scripted://secret/1";
 
-/// A stream of this user that has begun, and the URIs that were acknowledged.
+/// Opens a stream of this user. Returns it with the acknowledged URIs.
 async fn listen(stage: &Stage, user: &str, uris: &[&str]) -> (Events, Vec<String>) {
     let notifications = json!({ "resourcesListChanged": true, "resourceSubscriptions": uris });
     let request = stage.request_of(user, true, "subscriptions/listen", json!({ "notifications": notifications }));
@@ -31,33 +32,34 @@ async fn listen(stage: &Stage, user: &str, uris: &[&str]) -> (Events, Vec<String
     (events, accepted.iter().map(|uri| uri.as_str().unwrap().to_owned()).collect())
 }
 
-/// A stream of this user, to whom all of this was acknowledged.
+/// Opens a stream of this user, with an acknowledgement of all these URIs.
 async fn listening(stage: &Stage, user: &str, uris: &[&str]) -> Events {
     let (events, accepted) = listen(stage, user, uris).await;
     assert_eq!(accepted, uris, "{}", stage.name());
     events
 }
 
-/// The URI of the update that comes next.
+/// Returns the URI of the next update.
 async fn updated(events: &mut Events) -> String {
     let message = events.next().await.unwrap();
     assert_eq!(message["method"], "notifications/resources/updated", "{message}");
     message["params"]["uri"].as_str().unwrap().to_owned()
 }
 
-/// Lets the backend tell of an update: in all sessions over HTTP, in that of this user over stdio.
+/// Makes the backend report an update. Over HTTP it reports to all sessions, and over stdio to the session of this
+/// user.
 async fn announce(stage: &Stage, user: &str, uri: &str) {
     let answer = stage.call_of(user, true, "announce", json!({ "uri": uri })).await;
     assert_eq!(text(&answer), "announced", "{}", stage.name());
 }
 
-/// The URIs that the backend was asked to tell of, or no longer to tell of, in their order.
+/// Returns the URIs of the requests with this method that the backend has received, in order.
 async fn asked(stage: &Stage, method: &str) -> Vec<String> {
     let received = stage.received().await.into_iter().filter(|one| one.method() == method);
     received.map(|one| one.message["params"]["uri"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The URIs of the last stream that the backend was asked for.
+/// Returns the URIs of the last stream that was requested from the backend.
 async fn streamed(stage: &Stage) -> Value {
     let received = stage.received().await.into_iter().rev();
     let mut uris = received.map(|one| one.message["params"]["notifications"]["resourceSubscriptions"].clone());
@@ -85,7 +87,7 @@ async fn an_update_reaches_those_who_listen_to_exactly_this_resource() {
         }
         announce(stage, BOB, OTHER).await;
         assert_eq!(updated(&mut bobs).await, OTHER, "{}", stage.name());
-        // Nobody has asked for these.
+        // Nobody listens to these.
         for uri in [OTHER, "scripted://note/3", "scripted://note/11"] {
             let answer = stage.call(true, "announce", json!({ "uri": uri, "to_all": true })).await;
             assert_eq!(text(&answer), "announced");
@@ -169,7 +171,7 @@ async fn a_backend_is_asked_once_for_a_resource_and_told_when_the_last_listener_
             let gone = async || (asked(stage, "resources/unsubscribe").await == [OTHER, NOTE]).then_some(());
             eventually("the last has gone", gone).await;
         } else if stage.is_http() {
-            // The streams of Alice and of the probe about lists are left.
+            // The streams about lists remain: those of Alice and of the probe.
             eventually("the last has gone", async || (stage.scripted().listeners() == 2).then_some(())).await;
         } else {
             let cancelled = async || {
@@ -243,7 +245,7 @@ async fn subscriptions_are_made_again_after_a_process_has_ended_and_an_update_is
         let stage = Stage::stdio(Options::of(era)).await;
         let mut events = listening(&stage, ALICE, &[NOTE, OTHER]).await;
         stage.call(true, "exit", json!({})).await;
-        // The backend may have told of updates that nobody has heard.
+        // The backend may have reported updates that nobody received.
         let mut missed = [updated(&mut events).await, updated(&mut events).await];
         missed.sort();
         assert_eq!(missed, [NOTE, OTHER], "{era:?}");

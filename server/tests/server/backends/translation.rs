@@ -16,7 +16,7 @@ const WRITTEN: &str = r#"{"z":1.10,"a":12345678901234567890123,"m":{"y":1e2,"x":
 
 const PROTOCOL: &str = "io.modelcontextprotocol/";
 
-/// Answers of a backend that writes [`WRITTEN`] wherever it can.
+/// Returns the answer of a backend that writes [`WRITTEN`] wherever it can.
 fn writes(received: &Received) -> Response<String> {
     let entry = format!(
         r#"{{"x-order":{WRITTEN},"name":"raw","execution":{{"taskSupport":"required"}},"inputSchema":{{"type":"object","default":{WRITTEN}}}}}"#
@@ -135,7 +135,7 @@ async fn a_clients_headers_and_meta_do_not_reach_the_backend() {
                 true => &["clientCapabilities", "clientInfo", "protocolVersion"],
                 false => &[],
             };
-            // Clients before 2026-07-28 get log messages, so the request has a token of ours.
+            // Clients before 2026-07-28 get log messages, so this server adds a progress token to the request.
             let keys = meta.keys().map(|key| key.trim_start_matches(PROTOCOL)).filter(|key| *key != "progressToken");
             let keys = Vec::from_iter(keys);
             assert_eq!(keys, expected, "{name}");
@@ -229,7 +229,7 @@ async fn a_backend_that_only_requests_its_state_gets_it_without_the_client() {
     }
 }
 
-/// Call of a tool that needs a name, by a client that can ask for one.
+/// Returns a call of a tool that needs a name, by a client that can ask for one.
 fn asking(stage: &Stage, user: &str, arguments: &Value, input: &Value) -> reqwest::RequestBuilder {
     let mut params = json!({ "name": "needs_input", "arguments": arguments });
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "elicitation": {} });
