@@ -1,5 +1,5 @@
-//! NetworkPolicies as the node's network enforces them: a stranger stays out, the Gateway's namespace gets in, and a server
-//! calls out only to the ports that its spec implies.
+//! Enforcement of NetworkPolicies by the node's network. The Gateway's namespace can reach a server, and a namespace
+//! without a policy cannot. A server can reach only the ports that its spec implies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::report::Evidence;
 const NAME: &str = "isolated";
 /// A namespace that no policy names.
 const STRANGERS: &str = "strangers";
-/// The pod in each of the two other namespaces, which listens nowhere.
+/// Name of the pod in each of the two other namespaces. It listens on no port.
 const GUEST: &str = "guest";
 /// The server's ports for clients and for the operator.
 const PORTS: [u16; 2] = [8080, 8081];
-/// A port that the spec implies, and its neighbour, which it does not.
+/// A port that the spec implies, and the next port, which it does not imply.
 const OUT: [u16; 2] = [443, 444];
 /// Time without an answer after which a packet counts as dropped. The kernel sends it again after one second.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -53,7 +53,7 @@ pub(super) async fn is_enforced(world: &World) -> anyhow::Result<Evidence> {
         (&stranger, &server, admin, false),
         (&server, &stranger, implied, true),
         (&server, &stranger, other, false),
-        // No policy selects either of the two.
+        // No policy selects these two pods.
         (&stranger, &gateway, other, true),
     ] {
         let what = format!("{} reaches port {port} of {}: {reached}", from.name, to.name);
@@ -72,7 +72,7 @@ pub(super) async fn is_enforced(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
-/// A namespace with a pod in it.
+/// Returns the manifests of a namespace and its pod.
 fn guest(namespace: &str) -> String {
     let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     let pod: Value = json!({
@@ -85,7 +85,7 @@ fn guest(namespace: &str) -> String {
     format!("---\n{space}\n---\n{pod}\n")
 }
 
-/// One end of a connection: a pod, with a process whose network is the pod's.
+/// One end of a connection: a pod, and a process in the pod's network.
 struct End {
     name: String,
     address: IpAddr,
