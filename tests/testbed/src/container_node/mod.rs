@@ -1,16 +1,15 @@
-//! A Kubernetes node whose pods are containers: containerd, a real kubelet, kube-proxy, CoreDNS and an enforcer of
-//! NetworkPolicies, for root on Linux, in [`crate::namespaces`] of its own. The other node, [`crate::node`], runs pods as processes and needs no root; the
-//! two never share a cluster.
+//! Kubernetes node whose pods are containers: containerd, a real kubelet, kube-proxy, CoreDNS and an enforcer of
+//! NetworkPolicies. It needs root on Linux, and runs in [`crate::namespaces`] of its own. The other node,
+//! [`crate::node`], runs pods as processes and needs no root. The two never share a cluster.
 //!
-//! runc, the CNI plugins, iptables and conntrack are those of the machine. Everything else is built from pinned
-//! sources.
+//! runc, the CNI plugins, iptables and conntrack come from the machine. Everything else is built from pinned sources.
 //!
 //! # Differences from a cluster's node
 //!
-//! - Images are imported from archives, and there is no registry to pull from: what was not imported is missing.
-//! - NetworkPolicies are enforced between pods. Traffic between a pod and the node itself is not filtered, and so neither is
-//!   traffic of the API server, the edge and the emulated Entra, which run there.
-//! - CoreDNS runs beside the pods instead of in one, as do the control plane's own programs.
+//! - Images are imported from archives. There is no registry, so all other images are missing.
+//! - NetworkPolicies are enforced between pods. Traffic between a pod and the node itself is not filtered. The API
+//!   server, the edge and the emulated Entra run on the node, so their traffic is not filtered, either.
+//! - CoreDNS and the control plane's programs run beside the pods instead of in pods.
 
 mod containerd;
 mod dns;
@@ -52,7 +51,7 @@ impl ContainerNode {
     /// Builds the missing programs of a node and its control plane.
     ///
     /// # Errors
-    /// If one does not build, or the machine cannot run a node anyway.
+    /// If a program does not build, or the machine cannot run a node.
     pub async fn build(supervisor: &Supervisor) -> anyhow::Result<()> {
         namespaces::ensure_root()?;
         network::ensure_tools()?;
@@ -65,7 +64,7 @@ impl ContainerNode {
     /// Creates the network for the control plane and the node. Call it once in new namespaces.
     ///
     /// # Errors
-    /// If these are no namespaces of our own, or `ip` is missing.
+    /// If the process does not run in namespaces of its own, or `ip` is missing.
     pub async fn prepare(supervisor: &Supervisor, host_names: &[&str]) -> anyhow::Result<()> {
         network::prepare(supervisor.folder(), host_names).await
     }
@@ -107,7 +106,7 @@ impl ContainerNode {
     /// Imports an image from an OCI archive.
     ///
     /// # Errors
-    /// If containerd does not take it.
+    /// If containerd does not accept the archive.
     pub async fn import(&self, archive: &Path) -> anyhow::Result<()> {
         self.containerd.import(archive).await
     }
@@ -124,7 +123,7 @@ impl ContainerNode {
     /// deleted before.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the container does not run.
     pub async fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
         let found = Api::<Pod>::namespaced(self.client.clone(), namespace).get(pod).await?;
         let id = container_id(&found).with_context(|| format!("pod {namespace}/{pod} has no running container"))?;

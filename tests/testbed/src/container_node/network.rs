@@ -1,4 +1,4 @@
-//! The node's network: an address of its own, a link for each pod, and names.
+//! The node's network: its address, a link for each pod, and names.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -59,8 +59,8 @@ pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Resul
 
 /// Writes containerd's network configuration of pods.
 pub(super) fn configure(folder: &Path) -> anyhow::Result<()> {
-    // Each pod has a link of its own to the node: packets between pods are routed, and so pass the node's packet filter, which
-    // packets over a bridge do only if the machine has the module br_netfilter.
+    // Each pod has its own link to the node. Packets between pods are therefore routed, and pass the node's packet
+    // filter. Packets over a bridge pass it only if the machine has the module br_netfilter.
     let routed = json!({
         "cniVersion": "1.0.0", "name": "pods",
         "plugins": [

@@ -1,8 +1,8 @@
-//! kube-network-policies, which enforces NetworkPolicies: the kernel asks it about the first packet of each connection to or
-//! from a pod, and drops such packets while it does not run.
+//! kube-network-policies, which enforces NetworkPolicies. The kernel asks it about the first packet of each
+//! connection to or from a pod. The kernel drops such packets while it does not run.
 //!
-//! It would also make the rules that ask it. They need nftables' `queue` expression, which many kernels lack
-//! (`CONFIG_NFT_QUEUE`), so the node makes the same rules with iptables.
+//! It can also make the rules for these questions. They need nftables' `queue` expression, which many kernels lack
+//! (`CONFIG_NFT_QUEUE`). The node therefore makes the same rules with iptables.
 
 use std::path::Path;
 
@@ -14,9 +14,9 @@ use crate::supervisor::{Child, Supervisor};
 /// The queue of packets that kube-network-policies reads.
 const QUEUE: &str = "100";
 
-/// Rules of the table `mangle`, which packets pass with the addresses of pods, behind those of Services.
+/// Rules of the table `mangle`. Packets in it have the addresses of pods instead of those of Services.
 const RULES: [&[&str]; 4] = [
-    // A kubelet's probes, and what else runs on the node itself.
+    // Traffic of the node itself, such as the kubelet's probes.
     &["-m", "owner", "--uid-owner", "0", "-j", "RETURN"],
     &["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "RETURN"],
     &["-s", PODS, "-j", "NFQUEUE", "--queue-num", QUEUE],

@@ -36,7 +36,7 @@ pub(super) async fn archive(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(archive)
 }
 
-/// Folder in which Go keeps the sources of Kubernetes. They are there since its programs were built.
+/// Returns the folder in which Go keeps the sources of Kubernetes. The build of its programs puts them there.
 async fn sources() -> anyhow::Result<PathBuf> {
     let mut command = tokio::process::Command::new("go");
     command.current_dir(workspace().join("tests/control-plane")).env("GOWORK", "off");
