@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::error::BackendError;
@@ -82,11 +82,14 @@ async fn keep(sessions: Arc<Sessions>, key: String) {
             keeper.forget().await;
         }
         subscriptions.lost(&key);
-        pause = if begun_at.elapsed() > STABLE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        if begun_at.elapsed() > STABLE {
+            pause = FIRST_PAUSE;
+        }
         tokio::select! {
             () = sleep(pause) => {}
             () = difference.changed.notified() => {}
         }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -135,6 +138,7 @@ impl Keeper<'_> {
     async fn by_requests(&self) -> End {
         let (mut requests, mut busy) = (FuturesUnordered::<BoxFuture<'static, Answered>>::new(), BTreeSet::new());
         let mut resting = HashMap::<Arc<str>, Instant>::new();
+        let mut touches = interval(TOUCH);
         while let Some(difference) = self.subscriptions.difference(self.key) {
             if requests.is_empty() && self.subscriptions.forget(self.key) {
                 break;
@@ -170,7 +174,7 @@ impl Keeper<'_> {
                 }
                 () = difference.changed.notified() => {}
                 () = at(resting.values().min().copied()) => {}
-                () = sleep(TOUCH) => self.sessions.touch(self.key).await,
+                _ = touches.tick() => self.sessions.touch(self.key).await,
             }
         }
         End::Unwanted
@@ -194,6 +198,7 @@ impl Keeper<'_> {
     async fn by_streams(&self) -> End {
         let (mut present, mut next) = (None::<Stream>, None::<Opening>);
         let mut resting_until = None::<Instant>;
+        let mut touches = interval(TOUCH);
         while let Some(difference) = self.subscriptions.difference(self.key) {
             if difference.wanted.is_empty() {
                 (present, next) = (None, None);
@@ -225,7 +230,7 @@ impl Keeper<'_> {
                 }
                 () = difference.changed.notified() => {}
                 () = at(resting_until) => {}
-                () = sleep(TOUCH) => self.sessions.touch(self.key).await,
+                _ = touches.tick() => self.sessions.touch(self.key).await,
             }
         }
         End::Unwanted
