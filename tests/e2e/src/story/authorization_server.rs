@@ -28,6 +28,7 @@ pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
     add_redirect_uri(world, &redirect_uri)?;
     world.condition(ConditionType::SessionStoreReady, "True").await?;
     world.condition(ConditionType::Ready, "True").await?;
+    routed(world).await?;
 
     let mut manager = manager(world).await?;
     let metadata = manager.resolve_metadata().await?.metadata;
@@ -50,6 +51,7 @@ pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
     let gone = || async { Ok(world.server().await?.status.and_then(|status| status.redirect_uri)) };
     world.eventually("status names no redirect URI", gone, Option::is_none).await?;
     world.condition(ConditionType::Ready, "True").await?;
+    routed(world).await?;
     Ok(vec![
         format!("status.redirectUri: {redirect_uri}, added to the app registration"),
         format!("heading of the page: {shown}"),
@@ -58,6 +60,13 @@ pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
         ),
         "a token that Entra itself issued is still accepted".to_owned(),
     ])
+}
+
+/// Waits until the edge routes to the only pod, which was recreated. The edge learns of a ready pod after the operator.
+async fn routed(world: &World) -> anyhow::Result<()> {
+    let url = format!("https://{}/.well-known/oauth-protected-resource/mcp", world.host);
+    let status = || async { Ok(world.http.get(&url).send().await?.status().as_u16()) };
+    world.eventually("the edge routes to the new pod", status, |status| *status == 200).await.map(drop)
 }
 
 async fn patch(world: &World, patch: &Value) -> anyhow::Result<()> {
