@@ -17,7 +17,7 @@ use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
 
 /// Time limit of an attack: far less than calls may take.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Returns the answer to a call of alice, within the limit.
 async fn soon(stage: &Stage, is_modern: bool, tool: &str, arguments: Value) -> Value {
