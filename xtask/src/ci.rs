@@ -54,16 +54,26 @@ pub(crate) fn run(lane: Option<Lane>) -> anyhow::Result<()> {
             checks(&mut stages, &workspace)?;
             stages.cargo("unit", &["test", "--locked", "--workspace", "--lib", "--bins"])?;
         }
-        Some(Lane::Cluster) => all_tests(&mut stages)?,
+        Some(Lane::Cluster) => {
+            stages.cargo("test", &["test"])?;
+            with_clients(&mut stages)?;
+        }
         Some(Lane::Node) => {
             stages.run("image", || execute(Command::new(std::env::current_exe()?).arg("image")))?;
             stages.cargo("node", &["e2e-node"])?;
         }
         None => {
-            // A node waits ten minutes for a token to age, so it runs beside the other lanes.
-            let node = BesideNode::start(&workspace)?;
+            // The images only use what the other stages leave. A node waits ten minutes for a token to age.
+            let mut image = Command::new("nice");
+            image.args(["-n", "5"]).arg(std::env::current_exe()?).arg("image");
+            let images = Beside::start(&workspace, "images", image)?;
             checks(&mut stages, &workspace)?;
-            all_tests(&mut stages)?;
+            stages.cargo("test", &["test"])?;
+            stages.run("image", || images.finish())?;
+            let mut story = cargo();
+            story.arg("e2e-node");
+            let node = Beside::start(&workspace, "node", story)?;
+            with_clients(&mut stages)?;
             stages.run("node", || node.finish())?;
         }
     }
@@ -88,9 +98,8 @@ fn checks(stages: &mut Stages, workspace: &Workspace) -> anyhow::Result<()> {
     })
 }
 
-/// Everything that runs without a node of containers.
-fn all_tests(stages: &mut Stages) -> anyhow::Result<()> {
-    stages.cargo("test", &["test"])?;
+/// Local mode and the conformance suite, with real clients.
+fn with_clients(stages: &mut Stages) -> anyhow::Result<()> {
     stages.cargo("local", &["e2e-local"])?;
     stages.cargo("conformance", &["conformance"])
 }
@@ -115,21 +124,19 @@ impl Stages {
     }
 }
 
-/// The lane of the node as another process. It ends when this is dropped.
-struct BesideNode {
+/// A command beside the other stages, with its output in a file. It ends when this is dropped.
+struct Beside {
     process: Child,
     log: PathBuf,
 }
 
-impl BesideNode {
-    fn start(workspace: &Workspace) -> anyhow::Result<Self> {
-        let log = workspace.target.join("node.log");
+impl Beside {
+    fn start(workspace: &Workspace, name: &str, mut command: Command) -> anyhow::Result<Self> {
+        let log = workspace.target.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        // Both `exec` and `cargo run` replace the process, so that a signal reaches the program.
-        let mut command = Command::new("sh");
-        command.args(["-c", r#"nice -n 5 "$0" image && exec "$CARGO" e2e-node"#]).arg(std::env::current_exe()?);
-        command.env("CARGO", cargo().get_program()).stdout(output.try_clone()?).stderr(output);
-        Ok(Self { process: command.spawn().context("start `sh`")?, log })
+        command.stdout(output.try_clone()?).stderr(output);
+        let process = command.spawn().with_context(|| format!("start the stage {name}"))?;
+        Ok(Self { process, log })
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
@@ -140,11 +147,11 @@ impl BesideNode {
     }
 }
 
-impl Drop for BesideNode {
+impl Drop for Beside {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             let pid = self.process.id().to_string();
-            // A node cleans up on SIGTERM.
+            // `cargo run` replaces its process, so SIGTERM reaches the node, which cleans up.
             drop(Command::new("kill").arg(pid).status());
             drop(self.process.wait());
         }
