@@ -71,7 +71,7 @@ async fn pods_with_a_backend_are_accepted_by_restricted_pod_security_and_cause_n
     // A reconcile that reads every child.
     space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"a": "b"}}})).await;
     space.quiet().await;
-    let writes = space.writes(mark);
+    let writes = space.writes(mark).await;
     assert_eq!(writes, [], "the stored object matches the built one");
 }
 

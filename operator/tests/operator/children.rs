@@ -108,7 +108,7 @@ async fn nothing_is_written_while_nothing_changes() {
     let mark = space.mark();
     // Polls run every second meanwhile. The wait itself is tested here.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(space.writes(mark), []);
+    assert_eq!(space.writes(mark).await, []);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn an_edited_deployment_is_corrected_by_exactly_one_write() {
     })
     .await;
     space.quiet().await;
-    let writes: Vec<_> = space.writes(mark).into_iter().filter(|write| write.resource == "deployments").collect();
+    let writes: Vec<_> = space.writes(mark).await.into_iter().filter(|write| write.resource == "deployments").collect();
     assert_eq!(writes.len(), 1, "{writes:#?}");
 }
 
@@ -157,7 +157,7 @@ async fn a_deleted_and_an_edited_config_map_are_restored_by_one_write_each() {
     })
     .await;
     space.quiet().await;
-    let writes: Vec<_> = space.writes(mark).into_iter().filter(|write| write.resource == "configmaps").collect();
+    let writes: Vec<_> = space.writes(mark).await.into_iter().filter(|write| write.resource == "configmaps").collect();
     assert_eq!(writes.len(), 2, "{writes:#?}");
 }
 
@@ -171,7 +171,7 @@ async fn additions_of_others_to_a_child_stay() {
     space.edit::<Service>("graph", json!({"metadata": {"annotations": {"team.example/note": "mine"}}})).await;
     space.edit::<Deployment>("graph", json!({"spec": {"minReadySeconds": 1}})).await;
     space.quiet().await;
-    assert_eq!(space.writes(mark), []);
+    assert_eq!(space.writes(mark).await, []);
     assert_eq!(space.get::<Service>("graph").await.unwrap().annotations()["team.example/note"], "mine");
 }
 
@@ -364,7 +364,7 @@ async fn an_ingress_with_a_foreign_finalizer_is_deleted_once() {
     .await;
     // Several reconciles run meanwhile. The wait itself is tested here.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let deletions = space.writes(mark).into_iter().filter(|write| write.verb == "delete").count();
+    let deletions = space.writes(mark).await.into_iter().filter(|write| write.verb == "delete").count();
     assert_eq!(deletions, 1);
     space.edit::<Ingress>("graph", json!({"metadata": {"finalizers": null}})).await;
 }

@@ -81,7 +81,7 @@ async fn every_foreign_name_is_reported_at_once_and_not_tried_again() {
     let mark = space.mark();
     space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"looked": "at"}}})).await;
     space.quiet().await;
-    assert_eq!(space.writes(mark), []);
+    assert_eq!(space.writes(mark).await, []);
 }
 
 #[tokio::test]

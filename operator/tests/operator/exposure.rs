@@ -235,7 +235,7 @@ async fn from_ingress_to_gateway_the_new_exposure_works_before_the_old_one_is_de
                           "tls": {"secretName": null, "terminatedByGateway": true}});
     space.edit::<McpServer>("graph", json!({"spec": {"exposure": exposure}})).await;
     until("the Ingress is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
-    let writes: Vec<_> = space.writes(mark).into_iter().map(|write| (write.verb, write.resource)).collect();
+    let writes: Vec<_> = space.writes(mark).await.into_iter().map(|write| (write.verb, write.resource)).collect();
     let at = |verb: &str, resource: &str| {
         writes.iter().position(|(found, of)| (found.as_str(), of.as_str()) == (verb, resource)).unwrap()
     };

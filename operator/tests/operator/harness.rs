@@ -382,8 +382,8 @@ impl Space {
     }
 
     /// Returns the operator's writes to this namespace since then.
-    pub(crate) fn writes(&self, since: Marker) -> Vec<AuditEvent> {
-        let mut writes = self.cluster.plane.audit().writes(since, OPERATOR).unwrap();
+    pub(crate) async fn writes(&self, since: Marker) -> Vec<AuditEvent> {
+        let mut writes = self.cluster.plane.audit().writes(since, OPERATOR).await.unwrap();
         writes.retain(|write| write.namespace.as_deref() == Some(self.name.as_str()));
         writes
     }
@@ -394,7 +394,7 @@ impl Space {
         until("the operator is quiet", async || {
             let mark = self.mark();
             tokio::time::sleep(Duration::from_secs(4)).await;
-            self.writes(mark).is_empty()
+            self.writes(mark).await.is_empty()
         })
         .await;
     }

@@ -66,8 +66,8 @@ async fn serve(space: &Space, served: bool) {
 }
 
 /// Asserts that the operator has deleted no route since then.
-fn assert_none_deleted(space: &Space, since: Marker) {
-    let writes = space.cluster.plane.audit().writes(since, OPERATOR).unwrap();
+async fn assert_none_deleted(space: &Space, since: Marker) {
+    let writes = space.cluster.plane.audit().writes(since, OPERATOR).await.unwrap();
     let deletions = writes.into_iter().filter(|write| write.verb == "delete" && write.resource == "httproutes");
     assert_eq!(deletions.collect::<Vec<_>>(), []);
 }
@@ -107,7 +107,7 @@ async fn a_kind_that_is_invisible_for_a_moment_is_neither_pruned_nor_forgotten_a
     back_in_service(&space).await;
     is_watched(&space).await;
     space.condition("Programmed", "True", "Applied").await;
-    assert_none_deleted(&space, mark);
+    assert_none_deleted(&space, mark).await;
     assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
 
     serve(&space, false).await;
@@ -118,7 +118,7 @@ async fn a_kind_that_is_invisible_for_a_moment_is_neither_pruned_nor_forgotten_a
     serve(&space, true).await;
     space.condition("Programmed", "True", "Applied").await;
     is_watched(&space).await;
-    assert_none_deleted(&space, mark);
+    assert_none_deleted(&space, mark).await;
     assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
 
     // The objects of a kind are deleted with its definition.
@@ -130,7 +130,7 @@ async fn a_kind_that_is_invisible_for_a_moment_is_neither_pruned_nor_forgotten_a
     space.condition("Programmed", "True", "Applied").await;
     assert_ne!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
     is_watched(&space).await;
-    assert_none_deleted(&space, mark);
+    assert_none_deleted(&space, mark).await;
 }
 
 /// Grants the operator these verbs on objects of a kind, and waits for the effect on list.
@@ -208,6 +208,6 @@ async fn a_route_stays_while_its_gateways_cannot_be_listed() {
     .await;
     may(&space, "gateways", &["list", "watch"]).await;
     space.condition("Programmed", "True", "Applied").await;
-    assert_none_deleted(&space, mark);
+    assert_none_deleted(&space, mark).await;
     assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
 }

@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Returns the writers of anything except the lease, in order, each turn once.
-fn turns(cluster: &Cluster, since: Marker) -> Vec<String> {
-    let writes = cluster.plane.audit().writes(since, &format!("system:serviceaccount:{SYSTEM}:*")).unwrap();
+async fn turns(cluster: &Cluster, since: Marker) -> Vec<String> {
+    let writes = cluster.plane.audit().writes(since, &format!("system:serviceaccount:{SYSTEM}:*")).await.unwrap();
     let mut turns: Vec<String> = writes
         .into_iter()
         .filter(|write| write.resource != "leases")
@@ -45,7 +45,7 @@ async fn another_replica_leads_within_the_leases_time_after_a_kill_and_two_never
     assert!(took > Duration::from_secs(3), "the lease was taken while it ran, after {took:?}");
     assert!(took < Duration::from_secs(9), "the lease ended after 6 s, but the work went on after {took:?}");
     assert!(second.leads().await);
-    assert_eq!(turns(cluster, since), ACCOUNTS);
+    assert_eq!(turns(cluster, since).await, ACCOUNTS);
     second.process.terminate(Duration::from_secs(20)).await;
 }
 
@@ -66,7 +66,7 @@ async fn a_terminated_leader_hands_over_at_once() {
     assert!(took < Duration::from_secs(4), "it took {took:?} to hand over");
     assert_eq!(ended.await.unwrap().code, Some(0));
     scale(&client, "ended", 0).await;
-    assert_eq!(turns(cluster, since), ACCOUNTS);
+    assert_eq!(turns(cluster, since).await, ACCOUNTS);
     second.process.terminate(Duration::from_secs(20)).await;
 }
 

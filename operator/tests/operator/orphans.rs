@@ -160,12 +160,12 @@ async fn an_orphan_allows_nothing_and_each_pod_is_nudged_ready_or_not_until_it_e
     space.quiet().await;
     assert!(space.get::<Ingress>("graph").await.is_none(), "nothing leads to it");
     assert_eq!(kept(&space).await, before);
-    let writes = space.writes(mark);
+    let writes = space.writes(mark).await;
     let expected = ["configmaps", "events", "ingresses", "mcpservers", "pods"];
     assert!(written(&writes).iter().all(|resource| expected.contains(resource)), "{writes:#?}");
     let mark = space.mark();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(space.writes(mark), [], "a pod that enforces the policy is unchanged");
+    assert_eq!(space.writes(mark).await, [], "a pod that enforces the policy is unchanged");
 }
 
 /// A cluster for the only test that stops its operator.
@@ -226,7 +226,7 @@ async fn objects_orphaned_while_the_operator_was_down_are_revoked_when_it_leads_
     space.quiet().await;
     assert_eq!(kept(&space).await, before);
     let expected = ["configmaps", "events", "httproutes", "ingresses", "listenersets", "pods"];
-    assert_eq!(written(&space.writes(mark)), expected);
+    assert_eq!(written(&space.writes(mark).await), expected);
     let log = second.log.text();
     assert!(log.contains("the McpServer of ConfigMap graph-policy no longer exists"), "{log}");
     second.shutdown.cancel();
@@ -330,7 +330,7 @@ async fn a_policy_of_a_vanished_mcpserver_denies_everything_after_a_while_and_a_
     denied(&space, "lost-policy").await;
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(30), "{took:?}");
-    let requests = space.cluster.plane.audit().requests(mark, OPERATOR).unwrap();
+    let requests = space.cluster.plane.audit().requests(mark, OPERATOR).await.unwrap();
     let here: Vec<_> = requests.iter().filter(|request| request.namespace.as_ref() == Some(&space.name)).collect();
     let place = |verb: &str, resource: &str| {
         here.iter().position(|request| request.verb == verb && request.resource == resource)
@@ -351,6 +351,6 @@ async fn an_immutable_policy_of_an_orphan_is_reported_with_the_object_to_delete(
     space.quiet().await;
     let mark = space.mark();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(space.writes(mark), [], "no nudge would help, and nothing is tried that is refused");
+    assert_eq!(space.writes(mark).await, [], "no nudge would help, and nothing is tried that is refused");
     assert_eq!(data_of(&space, "frozen-policy").await.as_deref(), Some(GRANTED));
 }

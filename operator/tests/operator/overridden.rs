@@ -137,5 +137,5 @@ async fn additions_of_admission_to_a_deployment_stay_and_block_nothing() {
     let mark = space.mark();
     space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"looked": "at"}}})).await;
     space.quiet().await;
-    assert!(space.writes(mark).iter().all(|write| write.resource != "deployments"), "it is left as it is");
+    assert!(space.writes(mark).await.iter().all(|write| write.resource != "deployments"), "it is left as it is");
 }

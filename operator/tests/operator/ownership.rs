@@ -295,7 +295,7 @@ async fn an_older_server_of_another_namespace_displaces_no_other_server() {
     })
     .await;
     team_a.quiet().await;
-    let mut writes = cluster.plane.audit().writes(mark, OPERATOR).unwrap();
+    let mut writes = cluster.plane.audit().writes(mark, OPERATOR).await.unwrap();
     writes.retain(|write| write.resource == "configmaps");
     assert_eq!(writes, []);
     is_unmoved("restarted").await;

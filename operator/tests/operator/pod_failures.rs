@@ -74,7 +74,7 @@ async fn an_image_that_cannot_be_pulled_is_named_and_reported_once_for_any_numbe
         space.kubelet_says(&pod, not_ready(state, &json!({}))).await;
     }
     space.quiet().await;
-    assert_eq!(space.writes(mark), []);
+    assert_eq!(space.writes(mark).await, []);
     space.runs(&pod).await.enforces(&space.policy().await);
     space.condition("Ready", "True", "Ready").await;
 }

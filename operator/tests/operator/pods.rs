@@ -63,7 +63,7 @@ async fn a_pod_with_an_old_policy_is_nudged_with_new_values_until_it_enforces_th
     space.quiet().await;
     let mark = space.mark();
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    assert_eq!(space.writes(mark), [], "a pod that enforces the policy is unchanged");
+    assert_eq!(space.writes(mark).await, [], "a pod that enforces the policy is unchanged");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn a_restarted_operator_is_ready_after_it_has_synced_and_writes_nothing_ne
     until("the second operator is ready", async || status_of(&second.url, "/readyz").await == Some(200)).await;
     // Time for several reconciles. The wait itself is tested here.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let mut writes = cluster.plane.audit().writes(mark, OPERATOR).unwrap();
+    let mut writes = cluster.plane.audit().writes(mark, OPERATOR).await.unwrap();
     writes.retain(|write| write.resource != "leases");
     assert_eq!(writes, []);
 

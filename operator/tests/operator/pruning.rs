@@ -80,11 +80,11 @@ async fn nothing_is_pruned_while_a_child_cannot_be_applied_and_pruning_is_last()
     assert!(failed.message.contains("deployments are frozen"), "{}", failed.message);
     there(&space, "HTTPRoute", "graph").await;
     until("it has been tried again", async || {
-        space.writes(mark).iter().filter(|write| write.resource == "deployments" && write.code == 403).count() > 1
+        space.writes(mark).await.iter().filter(|write| write.resource == "deployments" && write.code == 403).count() > 1
     })
     .await;
     assert_eq!(unwanted(&space).await, [true; 4], "the pods that there are may need them");
-    assert!(space.writes(mark).iter().all(|write| write.verb != "delete"));
+    assert!(space.writes(mark).await.iter().all(|write| write.verb != "delete"));
 
     let mark = space.mark();
     space.refuse_no_longer("deployments").await;
@@ -93,6 +93,7 @@ async fn nothing_is_pruned_while_a_child_cannot_be_applied_and_pruning_is_last()
     let is_child = |resource: &str| !matches!(resource, "mcpservers" | "events" | "pods");
     let writes: Vec<_> = space
         .writes(mark)
+        .await
         .into_iter()
         .filter(|write| write.code < 300 && is_child(&write.resource))
         .map(|write| (write.verb, write.resource))

@@ -91,7 +91,7 @@ async fn a_child_that_the_api_server_refuses_is_reported_and_retried_with_back_o
     let failed = space.condition("Programmed", "False", "ApplyFailed").await;
     assert!(failed.message.contains("Service graph") && failed.message.contains("quota"), "{}", failed.message);
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-    let attempts = space.cluster.plane.audit().writes(mark, OPERATOR).unwrap();
+    let attempts = space.cluster.plane.audit().writes(mark, OPERATOR).await.unwrap();
     let refused = attempts
         .iter()
         .filter(|write| write.namespace.as_deref() == Some(space.name.as_str()) && write.code == 403)

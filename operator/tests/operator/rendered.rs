@@ -127,7 +127,8 @@ async fn the_rendered_objects_of_a_manifest_match_the_applied_ones_field_by_fiel
         assert_eq!(json_patch::diff(&live, &rendered).0, [], "{name}");
         assert!(names.insert(name), "rendered once");
     }
-    let children = space.writes(mark).into_iter().filter(|write| write.verb == "patch" && write.subresource.is_none());
+    let children =
+        space.writes(mark).await.into_iter().filter(|write| write.verb == "patch" && write.subresource.is_none());
     let applied: BTreeSet<_> = children
         .filter(|write| write.resource != "events")
         .map(|write| format!("{} {}", write.resource, write.name.unwrap()))

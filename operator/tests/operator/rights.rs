@@ -123,7 +123,7 @@ async fn the_operator_does_everything_in_the_watched_namespaces_and_nothing_in_o
     everything_is_done(&space, &other, &watched).await;
     rights_fit(cluster, begin, &watched).await;
 
-    let requests = cluster.plane.audit().requests(begin, OPERATOR).unwrap();
+    let requests = cluster.plane.audit().requests(begin, OPERATOR).await.unwrap();
     assert!(requests.iter().all(|request| request.namespace.as_ref() != Some(&unwatched.name)));
     assert!(unwatched.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions.is_empty());
     assert!(space.cluster_mappings().get("no-mail").await.unwrap().status.unwrap().conditions.is_empty());
@@ -166,18 +166,19 @@ async fn an_operator_that_cannot_see_every_deny_refuses_to_start_and_names_the_m
 /// Asserts that every right of the chart was used since then, and none was missing.
 async fn rights_fit(cluster: &Cluster, begin: Marker, watched: &[String]) {
     let granted = granted(watched).await;
-    let requests = || cluster.plane.audit().requests(begin, OPERATOR).unwrap();
-    let idle = || {
-        let used: BTreeSet<Right> = requests().iter().flat_map(used).collect();
+    let requests = async || cluster.plane.audit().requests(begin, OPERATOR).await.unwrap();
+    let idle = async || {
+        let used: BTreeSet<Right> = requests().await.iter().flat_map(used).collect();
         let idle = granted.iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
         idle.cloned().collect::<BTreeSet<_>>()
     };
     // The ends of watches are logged with a delay.
-    let all_used = until_or(|| format!("every right is used, but {:?}", idle()), async || idle().is_empty()).await;
-    all_used.unwrap_or_else(|what| panic!("{what}"));
-    let refused: Vec<_> = requests().into_iter().filter(|request| request.code == 403).collect();
+    if let Err(what) = until_or(|| "every right is used".to_owned(), async || idle().await.is_empty()).await {
+        panic!("{what}, but {:?}", idle().await);
+    }
+    let refused: Vec<_> = requests().await.into_iter().filter(|request| request.code == 403).collect();
     assert_eq!(refused, [], "the operator needs these rights");
-    assert!(requests().iter().all(|request| request.resource != "secrets" || request.verb == "create"));
+    assert!(requests().await.iter().all(|request| request.resource != "secrets" || request.verb == "create"));
 }
 
 /// Uses every feature of the operator, in two namespaces, while it watches these. No namespace means all.
@@ -247,7 +248,7 @@ async fn everything_is_made(space: &Space) {
     let mark = space.mark();
     let _pod = space.pod("graph-0").await;
     until("a pod with another policy is nudged", async || {
-        space.writes(mark).iter().any(|write| write.resource == "pods")
+        space.writes(mark).await.iter().any(|write| write.resource == "pods")
     })
     .await;
 }
@@ -268,7 +269,7 @@ async fn everything_is_edited(space: &Space) {
         let mark = space.mark();
         api.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
         until(&format!("{plural} {name} is reconciled"), async || {
-            let requests = space.cluster.plane.audit().requests(mark, OPERATOR).unwrap();
+            let requests = space.cluster.plane.audit().requests(mark, OPERATOR).await.unwrap();
             requests.iter().any(|request| request.verb == "get" && request.resource == *plural)
         })
         .await;

@@ -101,8 +101,8 @@ async fn events(space: &Space) -> Vec<(String, String)> {
 
 /// Returns the operator's requests to the API server since then, except its lease and its watches. Events and nudges
 /// are left out, too, since they depend on the speed of pods.
-fn requests(space: &Space, since: Marker) -> Vec<String> {
-    let mut all = space.cluster.plane.audit().requests(since, OPERATOR).unwrap();
+async fn requests(space: &Space, since: Marker) -> Vec<String> {
+    let mut all = space.cluster.plane.audit().requests(since, OPERATOR).await.unwrap();
     all.retain(|asked| asked.verb != "watch" && !matches!(asked.resource.as_str(), "leases" | "events" | "pods"));
     let said = |AuditEvent { verb, resource, subresource, name, .. }: AuditEvent| {
         let subresource = subresource.map_or_else(String::new, |subresource| format!("/{subresource}"));
@@ -160,7 +160,7 @@ async fn a_normal_start_of_a_server_has_few_events_no_warning_and_almost_no_read
         assert!(events.len() <= 3 && reasons.contains(&"Ready"), "{more:?}: {events:?}");
         assert!(events.iter().all(|(type_, _)| type_ == "Normal"), "{more:?}: {events:?}");
 
-        let mut requests = requests(&space, mark);
+        let mut requests = requests(&space, mark).await;
         let all = requests.len();
         requests.retain(|request| request != "patch mcpservers/status graph");
         let statuses = all - requests.len();

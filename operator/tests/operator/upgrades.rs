@@ -38,7 +38,7 @@ async fn an_allowed_image_is_rolled_out_once_and_a_neighbour_is_not_accepted() {
     })
     .await;
     space.quiet().await;
-    let writes = space.writes(mark).into_iter().filter(|write| write.resource == "deployments").count();
+    let writes = space.writes(mark).await.into_iter().filter(|write| write.resource == "deployments").count();
     assert_eq!(writes, 1);
 
     space.edit::<McpServer>("graph", json!({"spec": {"image": "registry.example/other:2"}})).await;

@@ -56,8 +56,8 @@ async fn scale(space: &Space, replicas: i32) {
 }
 
 /// Returns the operator's writes to Deployments since then.
-fn deployment_writes(space: &Space, mark: testbed::control_plane::Marker) -> usize {
-    space.writes(mark).into_iter().filter(|write| write.resource == "deployments").count()
+async fn deployment_writes(space: &Space, mark: testbed::control_plane::Marker) -> usize {
+    space.writes(mark).await.into_iter().filter(|write| write.resource == "deployments").count()
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn the_number_of_pods_is_handed_over_to_an_autoscaler_and_back_without_con
     })
     .await;
     space.quiet().await;
-    assert_eq!((replicas(&space).await, deployment_writes(&space, mark)), (Some(6), 0));
+    assert_eq!((replicas(&space).await, deployment_writes(&space, mark).await), (Some(6), 0));
     assert!(!holders(&space).await.iter().any(|holder| holder == MANAGER || holder == KEEPER));
 
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": 1, "autoscaling": null}})).await;
@@ -112,7 +112,7 @@ async fn without_a_number_in_the_spec_any_scaler_of_the_deployment_decides() {
     scale(&space, 3).await;
     available("0 of 3").await;
     space.quiet().await;
-    assert_eq!((replicas(&space).await, deployment_writes(&space, mark)), (Some(3), 0));
+    assert_eq!((replicas(&space).await, deployment_writes(&space, mark).await), (Some(3), 0));
     scale(&space, 0).await;
     let zero = space.condition("Available", "False", "ScaledToZero").await;
     assert!(zero.message.contains(&format!("kubectl -n {} scale deployment graph --replicas=1", space.name)));
@@ -149,7 +149,7 @@ async fn the_number_of_a_foreign_autoscaler_is_not_reverted() {
     // This control plane has the autoscaler's controller.
     until("it has set its number", async || replicas(&space).await == Some(3)).await;
     space.quiet().await;
-    assert_eq!((replicas(&space).await, deployment_writes(&space, mark)), (Some(3), 0));
+    assert_eq!((replicas(&space).await, deployment_writes(&space, mark).await), (Some(3), 0));
 }
 
 #[tokio::test]
@@ -340,7 +340,7 @@ async fn changes_that_need_a_restart_roll_out_once_and_live_ones_never() {
         space.edit::<McpServer>("graph", json!({"spec": restarting.clone()})).await;
         until(&format!("the pods are replaced for {restarting}"), async || template(&space).await != before).await;
         space.quiet().await;
-        assert_eq!(deployment_writes(&space, mark), 1, "{restarting}");
+        assert_eq!(deployment_writes(&space, mark).await, 1, "{restarting}");
         space.condition("Programmed", "True", "Applied").await;
     }
     let labels = template(&space).await.metadata.unwrap().labels.unwrap();

@@ -283,7 +283,7 @@ async fn an_ingress_status_is_written_once() {
     }
     site.ingress("testbed", "tls", &[("/", "Prefix", "one"), ("/late", "Prefix", "one")]).await;
     until("it has seen them", async || site.name_at("/late").await == "one").await;
-    let mut writes = control_plane().audit().writes(since, "admin").unwrap();
+    let mut writes = control_plane().audit().writes(since, "admin").await.unwrap();
     writes.retain(|write| {
         write.namespace.as_ref() == Some(&site.namespace) && write.subresource.as_deref() == Some("status")
     });

@@ -89,7 +89,7 @@ pub async fn measure(
     until("every server is Ready", async || Ok(ready.count() == size.servers as usize)).await?;
     figures.all_ready = begin.elapsed();
     quiet(&cluster).await?;
-    figures.creation = requests_since(&cluster, mark)?;
+    figures.creation = requests_since(&cluster, mark).await?;
     figures.creation_passes = operator.passes().await?;
     figures.full_memory = operator.memory()?;
 
@@ -107,7 +107,7 @@ pub async fn measure(
     until("every pod is polled again", async || Ok(node.pods().polled() == size.pods())).await?;
     figures.restart_all_asked = begin.elapsed();
     quiet(&cluster).await?;
-    figures.restart = requests_since(&cluster, mark)?;
+    figures.restart = requests_since(&cluster, mark).await?;
     figures.restart_memory = operator.memory()?;
 
     say("applying a deny for every server");
@@ -119,7 +119,7 @@ pub async fn measure(
     until("every pod enforces the deny", async || Ok(enforcing() == size.pods())).await?;
     figures.all_deny = begin.elapsed();
     quiet(&cluster).await?;
-    figures.deny = requests_since(&cluster, mark)?;
+    figures.deny = requests_since(&cluster, mark).await?;
     figures.deny_memory = operator.memory()?;
 
     say(&format!("applying {} servers with one host, and as many with one client id", size.rivals));
@@ -136,22 +136,22 @@ async fn window(size: &Size, cluster: &Cluster, operator: &Program, node: &StubN
     let passes = operator.passes().await?;
     tokio::time::sleep(Duration::from_secs(size.steady_seconds)).await;
     Ok(Window {
-        requests: requests_since(cluster, mark)?,
+        requests: requests_since(cluster, mark).await?,
         cpu: operator.cpu()?.saturating_sub(cpu),
         polls: node.pods().polls() - polls,
         passes: operator.passes().await? - passes,
     })
 }
 
-fn requests_since(cluster: &Cluster, mark: Marker) -> anyhow::Result<Requests> {
-    Ok(Requests::new(cluster.audit().requests(mark, cluster::USER)?))
+async fn requests_since(cluster: &Cluster, mark: Marker) -> anyhow::Result<Requests> {
+    Ok(Requests::new(cluster.audit().requests(mark, cluster::USER).await?))
 }
 
 /// Waits until the operator has written nothing except its lease for a while.
 async fn quiet(cluster: &Cluster) -> anyhow::Result<()> {
     let (mut mark, mut since) = (cluster.audit().mark()?, Instant::now());
     until("the operator is quiet", async || {
-        if requests_since(cluster, mark)?.writes() > 0 {
+        if requests_since(cluster, mark).await?.writes() > 0 {
             (mark, since) = (cluster.audit().mark()?, Instant::now());
         }
         Ok(since.elapsed() > QUIET)

@@ -107,7 +107,7 @@ async fn quiet(world: &World) -> anyhow::Result<String> {
 async fn writes(world: &World, since: Marker, resource: Option<&str>) -> anyhow::Result<Vec<AuditEvent>> {
     let (namespace, name) = OPERATOR;
     let operator = format!("system:serviceaccount:{namespace}:{name}");
-    let mut writes = world.stack.control_plane.audit().writes(since, &operator)?;
+    let mut writes = world.stack.control_plane.audit().writes(since, &operator).await?;
     writes.retain(|event| {
         event.namespace.as_deref() == Some(world.namespace.as_str())
             && match resource {

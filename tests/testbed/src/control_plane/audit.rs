@@ -1,17 +1,24 @@
 //! Audit log of the API server: all writes with their users, and the operator's reads. Other reads are not logged.
 
-use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::{collections::BTreeSet, io::SeekFrom, path::PathBuf, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncSeekExt},
+    time::{Instant, sleep},
+};
 
-/// Audit policy: the metadata of each finished write, and of each finished request of an account in the operator's
-/// namespace. Reviews change nothing and are not logged.
+/// Time in which a received request has to end.
+const LONGEST_REQUEST: Duration = Duration::from_secs(60);
+
+/// Audit policy: the metadata of each write, and of each request of an account in the operator's namespace. Reviews
+/// change nothing and are not logged. The API server logs that it received a request before it handles the request.
+/// It logs the end some time after the answer.
 pub(super) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived, ResponseStarted, Panic]
+omitStages: [ResponseStarted, Panic]
 rules:
 - level: None
   resources:
@@ -70,13 +77,14 @@ impl AuditLog {
         Ok(Marker(std::fs::metadata(&self.file).context("the audit log")?.len()))
     }
 
-    /// Returns the finished writes of a user after `since`. A name that ends in `*` means every user with this prefix.
-    /// Refused writes are included, with their code. A write appears a moment after its answer.
+    /// Returns the writes of a user after `since`. A name that ends in `*` means every user with this prefix. Refused
+    /// writes are included, with their code. Waits for the end of each request that the API server has received, so
+    /// that a write whose effect was observed is never missing.
     ///
     /// # Errors
-    /// If the log cannot be read.
-    pub fn writes(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
-        let mut events = self.requests(since, by_user)?;
+    /// If the log cannot be read, or a request does not end within a minute.
+    pub async fn writes(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
+        let mut events = self.requests(since, by_user).await?;
         events.retain(AuditEvent::is_write);
         Ok(events)
     }
@@ -84,14 +92,41 @@ impl AuditLog {
     /// Same as [`AuditLog::writes`], with the operator's reads. A watch appears when it ends.
     ///
     /// # Errors
-    /// If the log cannot be read.
-    pub fn requests(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
-        let mut file = std::fs::File::open(&self.file).context("the audit log")?;
-        file.seek(SeekFrom::Start(since.0))?;
-        let mut lines = String::new();
-        file.read_to_string(&mut lines)?;
-        Ok(parse(&lines).filter(|event| matches(by_user, &event.user)).collect())
+    /// See [`AuditLog::writes`].
+    pub async fn requests(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
+        let deadline = Instant::now() + LONGEST_REQUEST;
+        let received: BTreeSet<String> = open_requests(&self.lines(since, by_user).await?);
+        loop {
+            let lines = self.lines(since, by_user).await?;
+            let mut open = open_requests(&lines);
+            open.retain(|request| received.contains(request));
+            if open.is_empty() {
+                return Ok(lines.into_iter().filter_map(Line::finished).collect());
+            }
+            ensure!(Instant::now() < deadline, "requests without an end in the audit log: {open:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
+
+    async fn lines(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<Line>> {
+        let mut file = tokio::fs::File::open(&self.file).await.context("the audit log")?;
+        file.seek(SeekFrom::Start(since.0)).await?;
+        let mut lines = String::new();
+        file.read_to_string(&mut lines).await?;
+        // An incomplete line stays for the next read.
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        Ok(lines.filter(|line| matches(by_user, &line.user.username)).collect())
+    }
+}
+
+/// Returns the identifiers of the requests that were received and have not ended. Watches stay open, and are left out.
+fn open_requests(lines: &[Line]) -> BTreeSet<String> {
+    let received = lines.iter().filter(|line| line.stage == RECEIVED && line.verb != "watch");
+    let mut open: BTreeSet<String> = received.map(|line| line.audit_id.clone()).collect();
+    for ended in lines.iter().filter(|line| line.stage != RECEIVED) {
+        open.remove(&ended.audit_id);
+    }
+    open
 }
 
 impl AuditEvent {
@@ -108,31 +143,36 @@ fn matches(wanted: &str, user: &str) -> bool {
     }
 }
 
-/// An incomplete line stays for the next read.
-fn parse(lines: &str) -> impl Iterator<Item = AuditEvent> {
-    lines.lines().filter_map(|line| {
-        let event: Line = serde_json::from_str(line).ok()?;
-        let object = event.object_ref?;
+/// Stage of a line about a request that is not handled yet.
+const RECEIVED: &str = "RequestReceived";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    #[serde(rename = "auditID")]
+    audit_id: String,
+    stage: String,
+    verb: String,
+    user: User,
+    object_ref: Option<ObjectReference>,
+    response_status: Option<ResponseStatus>,
+}
+
+impl Line {
+    /// Returns the request if this line is about its end.
+    fn finished(self) -> Option<AuditEvent> {
+        let object = self.object_ref.filter(|_| self.stage != RECEIVED)?;
         Some(AuditEvent {
-            verb: event.verb,
+            verb: self.verb,
             group: object.api_group,
             resource: object.resource,
             subresource: object.subresource,
             namespace: object.namespace,
             name: object.name,
-            code: event.response_status.map_or(0, |status| status.code),
-            user: event.user.username,
+            code: self.response_status.map_or(0, |status| status.code),
+            user: self.user.username,
         })
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Line {
-    verb: String,
-    user: User,
-    object_ref: Option<ObjectReference>,
-    response_status: Option<ResponseStatus>,
+    }
 }
 
 #[derive(Deserialize)]
