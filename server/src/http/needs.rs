@@ -1,8 +1,8 @@
 //! Needs of an answer: another sign-in of the user, or a retry later. A tool cannot set an HTTP status, so it records
 //! its need, and this stage turns the answer into a challenge or a 503.
 //!
-//! If the client cannot meet a challenge, or was already asked the same, the tool's own answer remains. It describes
-//! the next step in words.
+//! The tool's own answer remains if the client cannot meet a challenge or was already asked the same. It describes the
+//! next step in words.
 
 use std::time::Duration;
 

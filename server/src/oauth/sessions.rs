@@ -292,7 +292,7 @@ impl Sessions for SessionKeeper {
         self.ring.verifying(key_id).is_some_and(verifies)
     }
 
-    /// If the store does not answer, a signed token stays valid until its end.
+    /// A signed token stays valid until its end while the store does not answer.
     async fn is_open(&self, claims: &SessionClaims) -> bool {
         let id = claims.sid.as_str();
         if !self.keys_are_sound() || !self.is_recent_enough(claims.auth_time) || self.ended.contains_key(id) {

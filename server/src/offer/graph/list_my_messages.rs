@@ -21,7 +21,7 @@ pub(super) struct ListMyMessages;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListMessages {
-    /// How many messages, 1 to 25.
+    /// Number of messages, 1 to 25.
     #[serde(default = "ten")]
     top: Whole<1, 25>,
 }
@@ -36,7 +36,7 @@ fn ten() -> Whole<1, 25> {
 pub(super) struct Messages {
     /// Newest first.
     messages: Vec<Message>,
-    /// Says so where the list was cut short, else null.
+    /// Note that the list was cut short, else null.
     incomplete: Option<&'static str>,
 }
 
@@ -53,7 +53,7 @@ struct Message {
     from_name: Option<String>,
     /// Sender's mail address.
     from_address: Option<String>,
-    /// When it was received, RFC 3339.
+    /// Time at which it was received, RFC 3339.
     received: Option<String>,
     /// True if the user has read it.
     is_read: Option<bool>,
