@@ -74,7 +74,7 @@ fn provider() -> anyhow::Result<SdkTracerProvider> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .build()
-        .context("cannot send traces as OTEL_EXPORTER_OTLP_* configure it; correct or unset these variables")?;
+        .context("cannot send traces with the settings in OTEL_EXPORTER_OTLP_*; correct or unset these variables")?;
     let name = env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "mcp-entra-operator".to_owned());
     let resource = Resource::builder().with_service_name(name).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())

@@ -38,7 +38,7 @@ pub(crate) fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     } else if message.contains("violates PodSecurity") {
         (
             Reason::PodSecurityViolated,
-            "remove what spec.podTemplate adds: pods as built satisfy the restricted standard",
+            "remove what spec.podTemplate adds: without it, the pods satisfy the Pod Security Standard restricted",
         )
     } else if ADMISSION.iter().any(|words| message.contains(words)) {
         (
@@ -64,7 +64,7 @@ pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
         let advice = "add capacity, or lower the pods' requests and constraints";
         return Some((
             Reason::Unschedulable,
-            format!("no node takes pod {name}: {}; {advice}", condition.message.quoted()),
+            format!("pod {name} cannot be scheduled: {}; {advice}", condition.message.quoted()),
         ));
     }
     pod.containers.iter().find_map(|container| container_trouble(pod, container, &reference))

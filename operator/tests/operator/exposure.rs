@@ -92,7 +92,7 @@ async fn a_route_is_exposed_while_every_gateway_accepts_it_and_the_message_of_ea
     space.apply(by_listener()).await;
     there(&space, "HTTPRoute", "graph").await;
     let pending = space.condition("Exposed", "False", "RoutePending").await;
-    assert!(pending.message.contains("Gateway shared (listener web) has not answered"), "{}", pending.message);
+    assert!(pending.message.contains("Gateway shared (listener web) has not reported"), "{}", pending.message);
 
     let parent =
         json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "shared", "sectionName": "web"});

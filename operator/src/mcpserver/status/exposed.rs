@@ -132,7 +132,7 @@ fn is_same(one: &ParentReferenceView, other: &ParentReferenceView, namespace: &s
 fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     let pending = || {
         let message = format!(
-            "{gateway} has not answered to ListenerSet {}; check that the Gateway exists and that its class supports ListenerSets",
+            "{gateway} has not reported on ListenerSet {}; check that the Gateway exists and that its class supports ListenerSets",
             leading.listener_set_name
         );
         Some(Verdict::no(Reason::RoutePending, message))
@@ -231,7 +231,7 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
         return None;
     }
     let message =
-        format!("{name} has not answered to the route; check that it exists and that its class has a controller");
+        format!("{name} has not reported on the route; check that it exists and that its class has a controller");
     Some(Verdict::no(Reason::RoutePending, message))
 }
 

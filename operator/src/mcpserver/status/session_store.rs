@@ -29,7 +29,7 @@ pub(super) fn session_store(store: &SessionStore, pods: &[&PolledPod]) -> Verdic
         return Verdict::no(
             Reason::SessionStoreFailed,
             format!(
-                "pod {name} cannot use the session store{said}; nobody can sign in until it can: check the store, its ACL user and spec.authorizationServer.sessionStore.valkey"
+                "pod {name} cannot use the session store{said}; until it can, users cannot sign in: check the store, its ACL user and spec.authorizationServer.sessionStore.valkey"
             ),
         );
     }

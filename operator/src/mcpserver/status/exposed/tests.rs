@@ -104,7 +104,7 @@ fn what_was_said_of_an_older_spec_is_no_answer() {
     old[0]["observedGeneration"] = json!(1);
     let route = mk_view(json!({"parents": [at(json!({"name": "one", "sectionName": "s"}), &old)]}));
     let verdict = exposed(Leading { route: Some(&route), ..leading(&exposure) });
-    assert_says(&verdict, State::False, Reason::RoutePending, "has not answered");
+    assert_says(&verdict, State::False, Reason::RoutePending, "has not reported");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_listener_of_the_servers_own_is_accepted_before_its_route_is() {
         let set = set.map(mk_view);
         exposed(Leading { route: Some(&route), listener_set: set.as_ref(), ..leading(&exposure) })
     };
-    assert_says(&verdict(None), State::False, Reason::RoutePending, "Gateway infra/one has not answered");
+    assert_says(&verdict(None), State::False, Reason::RoutePending, "Gateway infra/one has not reported");
     let good = json!({"conditions": [told("Accepted", "True", "Accepted")]});
     assert_says(&verdict(Some(good.clone())), State::True, Reason::RouteAccepted, "ListenerSet graph");
     let not_allowed = json!({"conditions": [told("Accepted", "False", "NotAllowed")]});
