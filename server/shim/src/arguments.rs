@@ -15,11 +15,11 @@ pub const USAGE: &str = "\
 Runs inside the container of an MCP server that speaks over standard input and output.
 
 mcp-entra-shim serve --socket PATH --max-processes N [--patience-ms N] -- COMMAND [ARGUMENT...]
-    Listen on a Unix socket, and start the command for each connection: the bytes of the connection are its
-    standard input, its standard output goes back. Logs, and what it says on standard error, go to standard error.
-      --socket         the socket to make; the folder must be writable
-      --max-processes  the most connections at once
-      --patience-ms    how long to wait after its input was closed before SIGTERM, and again before SIGKILL
+    Listen on a Unix socket, and start the command for each connection. The connection is the command's standard
+    input and output. Logs, and the command's standard error, go to standard error.
+      --socket         the socket to create; its folder must be writable
+      --max-processes  maximum number of connections at the same time
+      --patience-ms    time in milliseconds from the end of the command's input to SIGTERM, and from there to SIGKILL
                        (default: 3000)
 
 mcp-entra-shim install DIRECTORY

@@ -59,7 +59,7 @@ impl Log {
                 counts.waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 let dropped = counts.dropped.swap(0, Ordering::Relaxed);
                 if dropped > 0 {
-                    let note = format!("{SHIM}: {dropped} log lines were dropped here: too slowly read\n");
+                    let note = format!("{SHIM}: {dropped} log lines were dropped here: their reader is too slow\n");
                     let _ = place.write_all(note.as_bytes());
                 }
             }

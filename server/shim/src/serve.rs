@@ -129,7 +129,7 @@ impl Supervisors<'_> {
         }
         let patience = 2 * self.options.backend.patience + STOP_SPARE;
         if timeout(patience, self.gone(ended)).await.is_err() {
-            self.log.say(format_args!("supervisors that do not stop in time, and are killed: {}", self.running.len()));
+            self.log.say(format_args!("killing supervisors that did not stop in time: {}", self.running.len()));
             self.running.clear();
             let _ = timeout(KILLED, self.gone(ended)).await;
         }
