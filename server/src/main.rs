@@ -38,7 +38,7 @@ enum Command {
     Serve {
         #[command(flatten)]
         files: Files,
-        /// Address of the MCP endpoint. `[::]` takes IPv4 connections, too; without IPv6 it is `0.0.0.0`.
+        /// Address of the MCP endpoint. `[::]` accepts IPv4 connections, too. Without IPv6 it becomes `0.0.0.0`.
         #[arg(long, env = "MCP_ENTRA_LISTEN", default_value = "[::]:8080")]
         listen: SocketAddr,
         /// Address of /healthz, /readyz, /status and /metrics. Never expose it.
@@ -47,7 +47,7 @@ enum Command {
         /// Seconds for which requests are still accepted after the stop signal, so that load balancers notice.
         #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
         drain_seconds: u16,
-        /// The Unix socket of a backend over stdio (`backend` of the configuration): the shim beside it makes the socket
+        /// Unix socket of a backend over stdio (`backend` in the configuration). The shim of the backend creates it.
         #[arg(long, env = "MCP_ENTRA_BACKEND_SOCKET")]
         backend_socket: Option<PathBuf>,
         #[command(flatten)]

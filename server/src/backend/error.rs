@@ -20,10 +20,10 @@ pub enum BackendError {
         seconds: u64,
     },
     /// Too many requests wait for answers of the backend.
-    #[error("{0} {1} requests under way at the backend; call again when one has ended")]
+    #[error("{0} {1} unfinished requests at the backend; call again when one has ended")]
     Busy(&'static str, usize),
     /// Large answers that clients have not read yet use all memory for answers.
-    #[error("{0} large answers have not been read yet, and take all memory for answers; call again when they are")]
+    #[error("{0} large answers use all memory for answers; call again when they have been read")]
     Crowded(&'static str),
     /// The connection ended before the answer.
     #[error("the backend ended before it answered; the call may have had its effect, and is not repeated")]
@@ -44,10 +44,10 @@ pub enum BackendError {
     #[error("the backend answered with HTTP status {0}")]
     Status(u16),
     /// The backend requires another token of the user (status 401). These are the headers of its answer.
-    #[error("the backend refuses the user's token; an administrator of the backend says what it takes")]
+    #[error("the backend refuses the user's token; ask an administrator of the backend which tokens it accepts")]
     Unauthorized(Box<HeaderMap>),
     /// The backend refuses the user, and another token would not help (status 403).
-    #[error("the backend refuses the user; an administrator of the backend says what it takes")]
+    #[error("the backend refuses the user; ask an administrator of the backend which users it accepts")]
     Forbidden,
     /// The backend answered with a JSON-RPC error.
     #[error("{}", .0.message)]

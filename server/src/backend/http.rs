@@ -241,7 +241,7 @@ impl Endpoint {
             _ if status == StatusCode::NOT_FOUND && self.session.load().is_some() => Err(BackendError::SessionLost),
             _ if !status.is_success() => Err(BackendError::Status(status.as_u16())),
             Err(error) => Err(error),
-            Ok(_) => Err(BackendError::Malformed("it is of another request".to_owned())),
+            Ok(_) => Err(BackendError::Malformed("it belongs to another request".to_owned())),
         }
     }
 
@@ -257,12 +257,12 @@ impl Endpoint {
                 Ok(Incoming::Answer { id: Some(answered), outcome }) if answered == id => {
                     return Ok((outcome.map_err(BackendError::Answered)?, held));
                 }
-                Ok(Incoming::Answer { .. }) => tracing::debug!("the backend answers what nobody waits for"),
+                Ok(Incoming::Answer { .. }) => tracing::debug!("no request waits for an answer of the backend"),
                 // The call can succeed even if the backend does not accept this refusal.
                 Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method), told).await),
                 Ok(Incoming::Notification(notification)) => self.hear(notification, Some(id), notices.as_ref()),
                 Err(error) if Incoming::id_of_malformed(&data) == Some(id) => return Err(error),
-                Err(_) => tracing::debug!("the backend sends an event that is no message"),
+                Err(_) => tracing::debug!("the backend sends an event that is not a message"),
             }
         }
         Err(BackendError::Ended)

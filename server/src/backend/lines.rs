@@ -58,7 +58,7 @@ impl Waiting {
     fn answer(&self, id: u64, outcome: Answer) {
         match self.lock().as_mut().and_then(|waiting| waiting.remove(&id)) {
             Some(request) => drop(request.answer.send(outcome)),
-            None => tracing::debug!(id, "the backend answers what nobody waits for"),
+            None => tracing::debug!(id, "no request waits for an answer of the backend"),
         }
     }
 
@@ -192,7 +192,7 @@ impl Reader {
             }
             // Meanwhile nothing is read from this process.
             while let Err(error) = reading.grow(buffer.len()).await {
-                tracing::warn!(%error, "the answer of a process waits for memory");
+                tracing::warn!(%error, "an answer of the backend waits for memory");
             }
             buffer.reserve(PART);
             let read = reads.read_buf(&mut buffer);
@@ -216,7 +216,7 @@ impl Reader {
             Ok(Incoming::Answer { id: Some(id), outcome }) => {
                 self.waiting.answer(id, outcome.map_err(BackendError::Answered).map(|result| (result, held)));
             }
-            Ok(Incoming::Answer { id: None, .. }) => tracing::debug!("the backend answers no request"),
+            Ok(Incoming::Answer { id: None, .. }) => tracing::debug!("the backend sends an answer without an id"),
             Ok(Incoming::Request { id, method }) => {
                 if let Some(lines) = self.lines.upgrade() {
                     _ = lines.try_send(message::refusal(&id, &method));
@@ -225,7 +225,7 @@ impl Reader {
             Ok(Incoming::Notification(notification)) => self.hear(notification),
             Err(error) => match Incoming::id_of_malformed(line) {
                 Some(id) => self.waiting.answer(id, Err(error)),
-                None => tracing::debug!("the backend writes a line that is no message"),
+                None => tracing::debug!("the backend writes a line that is not a message"),
             },
         }
     }

@@ -114,7 +114,7 @@ impl Incoming {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BackendError> {
         let malformed = |text: &str| BackendError::Malformed(text.chars().take(LONGEST_REASON).collect());
         strict_json::check(bytes, BOUNDS).map_err(|error| malformed(&error.to_string()))?;
-        let members: Members = serde_json::from_slice(bytes).map_err(|_| malformed("no message of JSON-RPC"))?;
+        let members: Members = serde_json::from_slice(bytes).map_err(|_| malformed("it is not a JSON-RPC message"))?;
         if members.jsonrpc != Some("2.0") {
             return Err(malformed("jsonrpc is not \"2.0\""));
         }
@@ -124,10 +124,10 @@ impl Incoming {
             (None, id) => {
                 let outcome = match (members.result, members.error) {
                     (Some(result), None) => {
-                        Ok(RawObject::parse(result.get()).ok_or_else(|| malformed("the result is no object"))?)
+                        Ok(RawObject::parse(result.get()).ok_or_else(|| malformed("the result is not an object"))?)
                     }
-                    (None, Some(error)) => Err(peer_error(error).ok_or_else(|| malformed("the error is none"))?),
-                    _ => return Err(malformed("neither a result nor an error")),
+                    (None, Some(error)) => Err(peer_error(error).ok_or_else(|| malformed("the error is not valid"))?),
+                    _ => return Err(malformed("it has neither a result nor an error")),
                 };
                 Ok(Self::Answer { id: id.and_then(|id| serde_json::from_str(id.get()).ok()), outcome })
             }
@@ -233,7 +233,7 @@ pub(super) fn notification(method: &str, params: &Value) -> String {
 
 /// Returns the notification that cancels a request.
 pub(super) fn cancelled(id: u64) -> String {
-    notification("notifications/cancelled", &json!({ "requestId": id, "reason": "the client has gone" }))
+    notification("notifications/cancelled", &json!({ "requestId": id, "reason": "the client no longer waits" }))
 }
 
 /// Returns the answer to a request of the backend. It is a refusal except for `ping`, because this client declares no
@@ -243,7 +243,7 @@ pub(super) fn refusal(id: &RawValue, method: &str) -> String {
     if method == "ping" {
         return format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
     }
-    let error = json!({ "code": METHOD_NOT_FOUND, "message": "this client answers no requests of a server" });
+    let error = json!({ "code": METHOD_NOT_FOUND, "message": "this client does not answer requests of servers" });
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 

@@ -122,7 +122,7 @@ pub enum PlaceError {
     #[error("a backend over stdio is reached by a socket; name it with --backend-socket")]
     NoSocket,
     /// The endpoint is not a URL.
-    #[error("backend.transport.streamableHttp.path is no path of a URL ({0}); correct it")]
+    #[error("backend.transport.streamableHttp.path is not the path of a URL ({0}); correct it")]
     Url(#[from] url::ParseError),
 }
 

@@ -223,7 +223,7 @@ impl Session {
         let (mut found, _) = self.ask_within(self.timeouts.discover, Era::Modern, asking).await?;
         let versions: Vec<String> = found.read("supportedVersions").unwrap_or_default();
         if !versions.iter().any(|version| version == MODERN) {
-            return Err(BackendError::Malformed("server/discover names no revision that is known here".to_owned()));
+            return Err(BackendError::Malformed("server/discover names no supported revision".to_owned()));
         }
         let meta: RawObject = found.read("_meta").unwrap_or_default();
         if let Some(info) = meta.get("io.modelcontextprotocol/serverInfo") {

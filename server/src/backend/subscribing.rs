@@ -185,7 +185,7 @@ impl Keeper<'_> {
         match answer {
             Ok(()) if subscribes => self.subscriptions.taken(self.key, &uri),
             Err(error) if subscribes => {
-                tracing::debug!(%error, "the backend does not take a subscription");
+                tracing::debug!(%error, "the backend refuses a subscription");
                 return self.subscriptions.refused(self.key, &uri).then_some(uri);
             }
             Ok(()) | Err(_) => {}

@@ -42,7 +42,7 @@ pub enum StsError {
     },
     /// The answer is neither a token nor an error of Entra.
     #[error(
-        "{url} answered HTTP {status}, but not with an answer of Entra; check the configured authority, and whether a proxy answers in Entra's place"
+        "{url} answered HTTP {status}, but the answer is not from Entra; check the configured authority, and whether a proxy answers in Entra's place"
     )]
     NotEntra {
         /// The endpoint.

@@ -28,7 +28,7 @@ pub struct LocalArguments {
     /// offered tools need.
     #[arg(long, env = "MCP_ENTRA_SCOPES", value_name = "NAMES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
-    /// Tools that write and that shall be offered. Other tools that write are not offered.
+    /// Allowed tools that write. Other tools that write are not offered.
     #[arg(long, env = "MCP_ENTRA_ALLOW", value_name = "TOOLS", value_delimiter = ',')]
     allow: Vec<String>,
     /// Additional names of tools, such as GetUserDetailsFromGraph=get_user_details.

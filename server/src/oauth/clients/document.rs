@@ -81,7 +81,7 @@ impl DocumentUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return refused("it has a user name or a password");
         }
-        let Some(Host::Domain(host)) = url.host() else { return refused("its host is an address, not a name") };
+        let Some(Host::Domain(host)) = url.host() else { return refused("its host is an IP address, not a name") };
         if !host.contains('.') {
             return refused("its host is not a fully qualified name");
         }

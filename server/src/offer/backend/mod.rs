@@ -213,7 +213,7 @@ impl BackendOffer {
                 reply => return Ok(reply),
             }
         }
-        Ok(replies::in_words(&operation, "the backend wants its state back again and again; try again later"))
+        Ok(replies::in_words(&operation, "the backend requests its own state again and again; try again later"))
     }
 }
 

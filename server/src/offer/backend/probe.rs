@@ -124,6 +124,6 @@ fn tell(before: &BackendStatus, now: &BackendStatus) {
         _ => {}
     }
     if now.hidden != before.hidden && !now.hidden.is_empty() {
-        tracing::warn!(tools = ?now.hidden, "these tools are not as the pin has them, and are not offered");
+        tracing::warn!(tools = ?now.hidden, "these tools differ from the pin, and are not offered");
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn reply(operation: &Operation, (result, held): (RawObject, Held)) ->
     match kind.as_str() {
         "input_required" => {
             let Some(requests) = requests(&result) else {
-                return in_words(operation, "the backend asks for too much, or in another form than MCP has");
+                return in_words(operation, "the backend requests too much, or in a form unknown to MCP");
             };
             Reply::InputRequired(InputRequired { requests, state: result.read("requestState") })
         }
@@ -59,8 +59,8 @@ pub(super) fn reply(operation: &Operation, (result, held): (RawObject, Held)) ->
             Reply::Forwarded(result, held)
         }
         "complete" => in_words(operation, &format!("the backend's answer has no {member}")),
-        "task" => in_words(operation, "the backend answers with a task, which is not served here"),
-        _ => in_words(operation, "the backend answers with a kind of result that is not known here"),
+        "task" => in_words(operation, "the backend answers with a task, which this server does not support"),
+        _ => in_words(operation, "the backend answers with a kind of result that this server does not know"),
     }
 }
 

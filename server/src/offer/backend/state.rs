@@ -11,7 +11,7 @@ use crate::offer::Operation;
 
 /// The answer to a state that this pod did not seal for this caller and call.
 pub(super) const FOREIGN: &str =
-    "requestState is not what this pod gave for this call; call again without requestState and inputResponses";
+    "this pod did not issue requestState for this call; call again without requestState and inputResponses";
 
 /// Seals states with a key of this process. A state is valid only in the pod that sealed it.
 pub(super) struct Seal(Zeroizing<[u8; 32]>);

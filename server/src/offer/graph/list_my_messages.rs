@@ -12,7 +12,7 @@ use crate::graph::Graph;
 
 const FIELDS: &str = "id,subject,from,receivedDateTime,isRead,bodyPreview";
 const CUT_SHORT: &str =
-    "The mailbox holds more messages than these, but Microsoft Graph did not lead to them: call again in a minute.";
+    "The mailbox holds more messages than these, but Microsoft Graph did not return them: call again in a minute.";
 
 /// The tool.
 pub(super) struct ListMyMessages;

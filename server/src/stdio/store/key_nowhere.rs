@@ -19,5 +19,5 @@ pub(super) async fn delete(_: &str) -> Result<bool, StoreError> {
 }
 
 fn unknown() -> StoreError {
-    StoreError::NoKeyStore(format!("{SERVICE} knows none for this system; run it on Linux, macOS or Windows"))
+    StoreError::NoKeyStore(format!("{SERVICE} supports none on this system; run it on Linux, macOS or Windows"))
 }

@@ -19,7 +19,7 @@ impl Key {
     /// Returns a new random key.
     pub(super) fn random() -> Result<Self, StoreError> {
         let mut bytes = Zeroizing::new([0; 32]);
-        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| StoreError::Defect("there are no random numbers for a key"))?;
+        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| StoreError::Defect("the system has no random numbers"))?;
         Ok(Self(bytes))
     }
 

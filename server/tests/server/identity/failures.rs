@@ -91,7 +91,7 @@ async fn garbage_from_entra_is_never_accepted_as_a_token_nor_cached() {
     for body in ["", "<html>", "{", "[]", r#"{"access_token":7,"expires_in":1}"#, r#"{"access_token":"x"}"#, "\u{0}"] {
         inject(&tenant, Host::Authority, 1, answer(200, "", body));
         let told = told(&graph).await;
-        assert!(told.contains("not with an answer of Entra"), "{body:?}: {told}");
+        assert!(told.contains("the answer is not from Entra"), "{body:?}: {told}");
     }
     assert_eq!(tenant.requests().iter().filter(|request| request.host == Host::Graph).count(), 0);
     graph.get("", &[]).await.unwrap();

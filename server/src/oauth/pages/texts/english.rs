@@ -16,7 +16,7 @@ pub(in super::super) const ENGLISH: Texts = Texts {
     },
     consent: ConsentTexts {
         heading: |server| format!("Let a program use {server} as you?"),
-        lead: "Read who asks, and for what, before you decide.",
+        lead: "Before you decide, check which program asks, and what it asks for.",
         client: "Program that asks",
         destination: "The answer goes to",
         this_computer: "A program on this computer",
