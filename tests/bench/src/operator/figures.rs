@@ -22,7 +22,7 @@ pub struct Figures {
     /// Time from the first apply to the last Ready.
     pub(super) all_ready: Duration,
     pub(super) creation: Requests,
-    pub(super) creation_passes: u64,
+    pub(super) creation_reconciles: u64,
     pub(super) steady: Window,
     /// A window with additional conflicting servers.
     pub(super) rivals: Window,
@@ -46,15 +46,15 @@ pub struct Figures {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     pub(super) requests: Requests,
-    pub(super) passes: u64,
+    pub(super) reconciles: u64,
     pub(super) polls: u64,
     pub(super) cpu: Duration,
 }
 
 impl Window {
-    /// Processor time of the operator by reconciles, in milliseconds.
-    fn of_a_pass(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e3 / (self.passes.max(1) as f64)
+    /// Processor time of the operator for each reconcile, in milliseconds.
+    fn of_a_reconcile(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e3 / (self.reconciles.max(1) as f64)
     }
 }
 
@@ -120,16 +120,19 @@ impl fmt::Display for Figures {
         let mut row = |name: &str, value: String| writeln!(table, "{name:<44} {value:>9}");
         row("first apply to last apply answered", seconds(self.applied))?;
         row("first apply to last Ready", seconds(self.all_ready))?;
-        row("passes until quiet, each server", format!("{:.1}", self.creation_passes as f64 / f64::from(servers)))?;
+        row(
+            "reconciles until quiet, each server",
+            format!("{:.1}", self.creation_reconciles as f64 / f64::from(servers)),
+        )?;
         row("writes in the steady window but the lease", self.steady.requests.writes().to_string())?;
         row("length of the steady window", format!("{steady_seconds} s"))?;
-        row("passes in it", self.steady.passes.to_string())?;
+        row("reconciles in it", self.steady.reconciles.to_string())?;
         row("polls of pods in it", self.steady.polls.to_string())?;
         row("processor time in it", seconds(self.steady.cpu))?;
-        row("passes with rivals", self.rivals.passes.to_string())?;
+        row("reconciles with rivals", self.rivals.reconciles.to_string())?;
         row("processor time with rivals", seconds(self.rivals.cpu))?;
-        let ratio = self.rivals.of_a_pass() / self.steady.of_a_pass();
-        row("processor time of a pass, with : without", format!("{ratio:.2}"))?;
+        let ratio = self.rivals.of_a_reconcile() / self.steady.of_a_reconcile();
+        row("reconcile's processor time, rivals : steady", format!("{ratio:.2}"))?;
         row("restart until ready", seconds(self.restart_ready))?;
         row("restart until every pod is polled", seconds(self.restart_all_asked))?;
         row("writes by the restart but the lease", self.restart.writes().to_string())?;

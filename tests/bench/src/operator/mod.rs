@@ -90,7 +90,7 @@ pub async fn measure(
     figures.all_ready = begin.elapsed();
     quiet(&cluster).await?;
     figures.creation = requests_since(&cluster, mark).await?;
-    figures.creation_passes = operator.passes().await?;
+    figures.creation_reconciles = operator.reconciles().await?;
     figures.full_memory = operator.memory()?;
 
     say(&format!("counting writes for {} s", size.steady_seconds));
@@ -133,13 +133,13 @@ pub async fn measure(
 /// Measures a window in which nothing may be written.
 async fn window(size: &Size, cluster: &Cluster, operator: &Program, node: &StubNode) -> anyhow::Result<Window> {
     let (mark, cpu, polls) = (cluster.audit().mark()?, operator.cpu()?, node.pods().polls());
-    let passes = operator.passes().await?;
+    let reconciles = operator.reconciles().await?;
     tokio::time::sleep(Duration::from_secs(size.steady_seconds)).await;
     Ok(Window {
         requests: requests_since(cluster, mark).await?,
         cpu: operator.cpu()?.saturating_sub(cpu),
         polls: node.pods().polls() - polls,
-        passes: operator.passes().await? - passes,
+        reconciles: operator.reconciles().await? - reconciles,
     })
 }
 

@@ -54,7 +54,7 @@ impl Program {
     }
 
     /// Returns the number of finished reconciles of McpServers since its start.
-    pub(super) async fn passes(&self) -> anyhow::Result<u64> {
+    pub(super) async fn reconciles(&self) -> anyhow::Result<u64> {
         let metrics = self.client.get(format!("{}/metrics", self.url)).send().await?.text().await?;
         let counts = metrics.lines().filter_map(|line| {
             let labels = line.strip_prefix("mcp_entra_operator_reconciles_total{")?;
