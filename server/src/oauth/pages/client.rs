@@ -42,7 +42,7 @@ impl ShownClient<'_> {
         }
     }
 
-    /// True if nobody whom the person trusts vouches for the name. Anybody can own a host that publishes a document.
+    /// True if the team of the server does not vouch for the name. Anybody can own a host that publishes a document.
     pub(super) fn is_unverified(&self) -> bool {
         !matches!(self.verification, Verification::Listed)
     }

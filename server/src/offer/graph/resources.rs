@@ -28,7 +28,7 @@ pub(super) const RESOURCES: &[Resource] = &[Resource {
     title: "My profile",
     description: "\
 Who is the signed-in user, as JSON: name, user principal name, mail address, job title, office and phones, from the
-directory of their organisation. It is read anew each time.",
+directory of their organisation. It is read again for each request.",
 }];
 
 impl Resource {

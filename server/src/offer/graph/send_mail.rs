@@ -24,7 +24,7 @@ pub(super) struct Mail {
     cc: Addresses<0, 20>,
     /// Subject, at most 255 characters.
     subject: Text<255>,
-    /// Body as plain text, at most 100,000 characters. HTML is shown as it stands.
+    /// Body as plain text, at most 100,000 characters. HTML is shown as plain text.
     body: Text<100_000>,
     /// True to keep the mail in the mailbox's Sent Items. Otherwise nobody can look up there whether it was sent.
     #[serde(default = "yes")]
