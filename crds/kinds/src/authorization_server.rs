@@ -35,8 +35,8 @@ pub struct AuthorizationServer {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set, validation = redirect_uris())]
     pub allowed_redirects: Vec<String>,
-    /// Hosts from which the server fetches client ID metadata documents through a forward proxy. If empty, it fetches
-    /// them from any public host without a proxy, and from none with a proxy. At most 32.
+    /// Hosts from which the server fetches client ID metadata documents. If empty, it fetches them from any public host,
+    /// or from none if it uses a forward proxy. At most 32.
     #[schemars(
         length(max = 32),
         inner(

@@ -19,9 +19,9 @@ pub const WEB_REDIRECT_PATTERN: &str = r#"^(https://[A-Za-z0-9.-]+(:[0-9]{1,5})?
 /// Pattern of a redirect URI with a private-use scheme (RFC 8252 §7.1). [`REFUSED_SCHEMES_PATTERN`] lists exceptions.
 pub const APP_REDIRECT_PATTERN: &str = r#"^[a-z][a-z0-9+.-]*:/[!"$-\[\]-~]*$"#;
 
-/// Schemes that are not private to a program, since browsers open or execute them.
+/// Schemes that are not private to a program: browsers open or execute them, or other programs send something.
 pub const REFUSED_SCHEMES_PATTERN: &str =
-    "^(about|blob|data|file|filesystem|ftp|http|https|javascript|vbscript|view-source|ws|wss):";
+    "^(about|blob|data|file|filesystem|ftp|http|https|intent|javascript|mailto|sms|tel|vbscript|view-source|ws|wss):";
 
 /// Pattern of a client id (RFC 6749 appendix A.1, without spaces).
 pub const CLIENT_ID_PATTERN: &str = "^[!-~]+$";
@@ -65,16 +65,16 @@ pub struct AuthorizationServerConfiguration {
     /// and of well-known clients are always allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_redirects: Vec<String>,
-    /// Hosts from which the server fetches client ID metadata documents through a forward proxy. If empty, it fetches
-    /// them from any public host without a proxy, and from none with a proxy.
+    /// Hosts from which the server fetches client ID metadata documents. If empty, it fetches them from any public host,
+    /// or from none if it uses a forward proxy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub client_metadata_hosts: Vec<String>,
     /// Delegated permissions of Microsoft Graph that each user is asked to consent to at sign-in, such as `User.Read`.
     /// A permission that needs an administrator's approval makes every sign-in fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_consent_scopes: Vec<String>,
-    /// Makes this server also answer the metadata documents at the root of the host, so that the host's origin
-    /// identifies this server. Defaults to false.
+    /// Also accepts the host's origin as the name of this server in the parameter `resource` (RFC 8707). Defaults to
+    /// false.
     #[serde(default)]
     pub serves_root: bool,
 }

@@ -272,6 +272,8 @@ fn a_redirect_uri_is_https_this_machine_or_a_programs_own_scheme_and_has_no_frag
         "https://client.example/a b",
         "javascript:/alert(1)",
         "data:/text",
+        "mailto:/someone",
+        "intent:/open",
         "file:///etc/passwd",
         "HTTPS://client.example/",
         "https:/client.example",

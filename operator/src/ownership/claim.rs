@@ -217,7 +217,7 @@ fn free_at<'a>(holders: impl Iterator<Item = &'a Holder>, grace: Duration) -> Op
 pub(crate) enum Presence {
     /// The server exists and names the value.
     Present,
-    /// The server is deleted or names another value, but a route from the host to it still exists.
+    /// The server is deleted or names another value, but a route or a pod still uses it.
     Leaving,
     /// Nothing of the server is left.
     Gone,

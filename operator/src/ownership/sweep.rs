@@ -9,7 +9,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
-use mcp_entra_crds::ConditionType;
+use mcp_entra_crds::{ConditionType, McpServer};
 
 use super::{
     Ledger, Named,
@@ -18,7 +18,7 @@ use super::{
     claim_order::is_so,
 };
 use crate::{
-    objects::{child::ChildKind, views::ChildView},
+    objects::{child::ChildKind, full_name::FullName, views::ChildView},
     runtime::errors::Error,
     watch::stores::Children,
 };
@@ -34,11 +34,11 @@ const AT_ONCE: usize = 8;
 
 /// Releases unused values. It writes nothing while all holders are present.
 pub(crate) async fn sweep(ledger: &Ledger, claims: &Claims, named: Named<'_>, children: &Children) {
-    let (exposed, all) = (LeadingHosts::of(children), claims.all());
+    let (in_use, all) = (InUse::of(children), claims.all());
     let surplus = surplus(all.iter().filter_map(|view| view.claim.as_ref()), VACANT);
     let released = all.iter().filter_map(|view| {
         let claim = view.claim.as_ref()?;
-        let presence = |holder: &Holder| presence(&claim.claimed, &claim.namespace, holder, named, &exposed);
+        let presence = |holder: &Holder| presence(&claim.claimed, &claim.namespace, holder, named, &in_use);
         let is_surplus = |holder: &Holder| surplus.contains(&(&claim.claimed, &*holder.server));
         Some((view, release(claim, presence, is_surplus, Timestamp::now(), ledger.grace)))
     });
@@ -83,44 +83,47 @@ async fn write(ledger: &Ledger, view: &ClaimView, released: Released) -> Result<
     Ok(())
 }
 
-/// Namespace and name of servers with a host from which a route to them exists. Orphans are included.
-struct LeadingHosts(HashSet<(String, String, String)>);
+/// Children that still use values which their servers no longer name. Orphans are included. Each of these children has
+/// the namespace and the name of its server.
+#[derive(Default)]
+struct InUse {
+    /// Routes, with their hosts.
+    routes: HashSet<(FullName, String)>,
+    /// Deployments with pods of an earlier spec.
+    old_pods: HashSet<FullName>,
+}
 
-impl LeadingHosts {
+impl InUse {
     fn of(children: &Children) -> Self {
-        let from = |child: &ChildView| {
-            let host = child.exposed_host()?;
-            // Each of these children has the name of its server.
-            Some((child.full_name.namespace().to_owned(), child.name().to_owned(), host.to_owned()))
-        };
-        let leading = [ChildKind::Ingress, ChildKind::HttpRoute, ChildKind::ListenerSet];
-        Self(leading.iter().flat_map(|kind| children.all(*kind)).filter_map(|child| from(&child)).collect())
+        let routed = |child: Arc<ChildView>| Some((child.full_name.clone(), child.exposed_host()?.to_owned()));
+        let routes = [ChildKind::Ingress, ChildKind::HttpRoute, ChildKind::ListenerSet];
+        let routes = routes.iter().flat_map(|kind| children.all(*kind)).filter_map(routed).collect();
+        let deployments = children.filter(ChildKind::Deployment, |deployment| !deployment.is_rolled_out(0));
+        let old_pods = deployments.iter().map(|deployment| deployment.full_name.clone()).collect();
+        Self { routes, old_pods }
     }
 }
 
-fn presence(
-    claimed: &ClaimedValue,
-    namespace: &str,
-    holder: &Holder,
-    named: Named<'_>,
-    exposed: &LeadingHosts,
-) -> Presence {
+fn presence(claimed: &ClaimedValue, namespace: &str, holder: &Holder, named: Named<'_>, in_use: &InUse) -> Presence {
     // An unreadable server could name any value.
     let server = named(namespace, &holder.server);
     let names = server.as_ref().is_some_and(|server| match &server.0 {
         Ok(server) => demands(server).iter().any(|demand| demand.claimed == *claimed),
         Err(_) => true,
     });
-    // Its pods accept tokens for the value until they are replaced by pods of the new spec.
-    let is_accepted_still = claimed.kind == ClaimKind::Audience
-        && server.is_some_and(|server| server.0.as_ref().is_ok_and(|server| !is_so(server, ConditionType::Programmed)));
-    let is_led_to = || {
-        let exposes = (namespace.to_owned(), holder.server.clone(), claimed.value.clone());
-        claimed.kind == ClaimKind::Host && exposed.0.contains(&exposes)
+    let child = FullName::new(namespace, &holder.server);
+    let is_used = || match claimed.kind {
+        // Pods accept tokens for the value until pods of the new spec replace them.
+        ClaimKind::Audience => {
+            let is_programmed = |server: &McpServer| is_so(server, ConditionType::Programmed);
+            in_use.old_pods.contains(&child)
+                || server.as_ref().is_some_and(|server| server.0.as_ref().is_ok_and(|server| !is_programmed(server)))
+        }
+        ClaimKind::Host => in_use.routes.contains(&(child, claimed.value.clone())),
     };
     match names {
         true => Presence::Present,
-        false if is_accepted_still || is_led_to() => Presence::Leaving,
+        false if is_used() => Presence::Leaving,
         false => Presence::Gone,
     }
 }
@@ -129,7 +132,7 @@ fn presence(
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
     use kube::core::DeserializeGuard;
-    use mcp_entra_crds::{McpServer, McpServerStatus};
+    use mcp_entra_crds::McpServerStatus;
 
     use super::*;
     use crate::objects::fixtures::mk_server;
@@ -158,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_client_id_is_kept_until_the_pods_are_those_of_the_spec_that_names_another() {
-        let presence_of = |value: ClaimedValue, programmed_for: Option<i64>| {
+        let team = || FullName::new("team", "graph");
+        let presence_of = |value: ClaimedValue, programmed_for: Option<i64>, in_use: &InUse| {
             let mut server = mk_server();
             server.metadata.generation = Some(2);
             let programmed = programmed_for.map(|generation| Condition {
@@ -173,13 +177,24 @@ mod tests {
             server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
             let named = move |_: &str, _: &str| Some(Arc::new(DeserializeGuard(Ok(server.clone()))));
             let holder = Holder { server: "graph".into(), path: None, shared: false, vacant_since: None };
-            presence(&value, "team", &holder, &named, &LeadingHosts(HashSet::new()))
+            presence(&value, "team", &holder, &named, in_use)
         };
         let old = || demands(&with_client_id("old")).pop().unwrap().claimed;
-        assert_eq!(presence_of(old(), Some(1)), Presence::Leaving, "its pods still accept it");
-        assert_eq!(presence_of(old(), None), Presence::Leaving);
-        assert_eq!(presence_of(old(), Some(2)), Presence::Gone);
-        assert_eq!(presence_of(ClaimedValue::host("old.example"), Some(1)), Presence::Gone, "routes tell of hosts");
+        let host = || ClaimedValue::host("old.example");
+        let nothing = InUse::default();
+        assert_eq!(presence_of(old(), Some(1), &nothing), Presence::Leaving, "the Deployment has the old spec");
+        assert_eq!(presence_of(old(), None, &nothing), Presence::Leaving);
+        assert_eq!(presence_of(old(), Some(2), &nothing), Presence::Gone);
+        assert_eq!(presence_of(host(), Some(1), &nothing), Presence::Gone, "only routes use hosts");
+
+        let pods = InUse { old_pods: HashSet::from([team()]), ..InUse::default() };
+        assert_eq!(presence_of(old(), Some(2), &pods), Presence::Leaving, "a paused or unfinished rollout");
+        assert_eq!(presence_of(host(), Some(2), &pods), Presence::Gone);
+        let others = InUse { old_pods: HashSet::from([FullName::new("other", "graph")]), ..InUse::default() };
+        assert_eq!(presence_of(old(), Some(2), &others), Presence::Gone);
+        let routes = InUse { routes: HashSet::from([(team(), "old.example".to_owned())]), ..InUse::default() };
+        assert_eq!(presence_of(host(), Some(2), &routes), Presence::Leaving);
+        assert_eq!(presence_of(old(), Some(2), &routes), Presence::Gone);
     }
 
     fn with_client_id(client_id: &str) -> McpServer {

@@ -1,12 +1,12 @@
-//! Refusals of requests without a verified principal. Anybody can cause any number of them, so only the first few of
-//! each reason in a minute get their own lines. The others are counted by address and summarised in one line per
+//! Requests without a verified principal. Anybody can cause any number of them, so only the first few of each reason
+//! in a minute get their own lines. The others are counted by address and summarised in one line per
 //! minute and reason.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::line::Line;
+use super::line::{Decision, Line};
 
 /// Shortest period that a summary covers.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
@@ -20,9 +20,10 @@ const ONLY_COUNTED: &str = "token_missing";
 /// total.
 const MOST_ADDRESSES: usize = 1_000;
 
-/// A refused request without a principal.
+/// A request without a principal.
 pub(super) struct Request {
     pub(super) request_id: String,
+    pub(super) decision: Decision,
     /// The client's address, or none if a proxy hides it.
     pub(super) address: Option<IpAddr>,
     pub(super) status: Option<u16>,
@@ -114,8 +115,9 @@ impl Refusals {
 impl Summary {
     /// Returns the summary line, with the id and status of the latest request.
     pub(super) fn line<'a>(&'a self, server: &'a str) -> Line<'a> {
-        let Request { request_id, status, latency, .. } = &self.latest;
+        let Request { request_id, decision, status, latency, .. } = &self.latest;
         Line {
+            decision: *decision,
             count: Some(self.requests),
             addresses: Some(self.addresses),
             most_of_one_address: Some(self.most),
@@ -130,7 +132,13 @@ mod tests {
 
     fn request(id: u32, address: Option<[u8; 4]>) -> Request {
         let address = address.map(IpAddr::from);
-        Request { request_id: id.to_string(), address, status: Some(401), latency: Duration::ZERO }
+        Request {
+            request_id: id.to_string(),
+            decision: Decision::Refused,
+            address,
+            status: Some(401),
+            latency: Duration::ZERO,
+        }
     }
 
     /// Returns the numbers of requests, of addresses, and of requests from the most frequent address; and the latest
@@ -172,6 +180,17 @@ mod tests {
             }
             assert!(anonymous.take(now + PERIOD, false).is_empty(), "nothing was only counted");
         }
+    }
+
+    #[test]
+    fn a_summary_has_the_decision_of_its_requests() {
+        let (mut anonymous, now) = (Anonymous::default(), Instant::now());
+        anonymous.count("client_registered", Request { decision: Decision::Allowed, ..request(1, None) }, now);
+        anonymous.count("expired", request(2, None), now);
+        let mut lines = anonymous.take(now, true);
+        lines.sort_by_key(|summary| summary.reason);
+        let decisions: Vec<_> = lines.iter().map(|summary| summary.line("team/graph").decision.name()).collect();
+        assert_eq!(decisions, ["allowed", "refused"]);
     }
 
     #[test]

@@ -62,8 +62,8 @@ pub(super) struct Line<'a> {
     pub(super) status: Option<u16>,
     /// Milliseconds from the request to the end of its answer.
     pub(super) latency_ms: u64,
-    /// Number of requests that this line summarises: refusals of this reason without a verified token and without
-    /// their own line. Absent for a single request. The other members describe the latest request.
+    /// Number of requests that this line summarises: those of this reason without a verified token and without their
+    /// own line. Absent for a single request. The other members describe the latest request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
     /// Number of addresses that those requests came from, at most 1000.

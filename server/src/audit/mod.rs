@@ -232,6 +232,7 @@ impl Drop for Recording {
         let (request_id, server) = (&self.trail.request_id, &self.log.server);
         let request = || anonymous::Request {
             request_id: request_id.clone(),
+            decision,
             address: self.trail.address.get().copied(),
             status,
             latency,

@@ -18,8 +18,14 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ),
     ("session_revoked", "allowed: a client or its user ended a session"),
     ("signed_in", "allowed: Entra signed a person in for a client"),
-    ("address_rate_limited", "too many invalid tokens came from this address"),
-    ("algorithm_not_accepted", "the token is not signed with RS256"),
+    (
+        "address_rate_limited",
+        "too many invalid tokens, or too many requests to the authorization server, came from this address",
+    ),
+    (
+        "algorithm_not_accepted",
+        "the token is not signed with RS256, or with ES256 if the authorization server issued it",
+    ),
     ("another_account", "a different account signed in than the requested one"),
     ("another_audience", "the token is for another audience than this server"),
     ("another_issuer", "the token has another issuer"),
@@ -30,7 +36,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("bad_signature", "the signature does not verify"),
     ("batch", "a batch of messages"),
     ("body_incomplete", "the body ended early"),
-    ("body_too_large", "the body is larger than 128 KiB"),
+    ("body_too_large", "the body is larger than 128 KiB, or than 64 KiB at the authorization server"),
     ("bound_token", "the token is bound to a key (`cnf`), but a bearer token proves no key"),
     (
         "client_not_allowed",

@@ -11,8 +11,9 @@ pub const MAXIMUM_LENGTH: usize = 512;
 /// Hosts of the browser's own machine, in their required spelling (RFC 8252 §7.3, and `localhost`).
 const LOOPBACK_HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
-/// Schemes that run, show or send something when they are opened. No configuration can allow them.
-const FORBIDDEN_SCHEMES: [&str; 14] = [
+/// Schemes that run, show or send something when they are opened. No configuration can allow them: the pattern of the
+/// configuration file refuses the same ones.
+pub(super) const FORBIDDEN_SCHEMES: [&str; 15] = [
     "about",
     "blob",
     "data",
@@ -25,6 +26,7 @@ const FORBIDDEN_SCHEMES: [&str; 14] = [
     "sms",
     "tel",
     "vbscript",
+    "view-source",
     "ws",
     "wss",
 ];

@@ -1,9 +1,10 @@
 //! Tests of redirect URIs: allowed and refused ones, matching, and addresses of answers.
 
+use mcp_entra_policy::REFUSED_SCHEMES_PATTERN;
 use proptest::prelude::*;
 use url::Url;
 
-use crate::oauth::clients::redirect_uri::{MAXIMUM_LENGTH, RedirectFault};
+use crate::oauth::clients::redirect_uri::{FORBIDDEN_SCHEMES, MAXIMUM_LENGTH, RedirectFault};
 use crate::oauth::clients::redirects::Redirects;
 use crate::oauth::clients::{Client, ClientKind, Destination, RedirectRefusal, RedirectUri};
 
@@ -28,6 +29,13 @@ fn client(redirect_uris: &[&str]) -> Client {
         kind: ClientKind::Registered,
         redirect_uris: redirect_uris.iter().map(|text| RedirectUri::read(text).unwrap()).collect(),
     }
+}
+
+#[test]
+fn the_configuration_refuses_exactly_the_forbidden_schemes() {
+    let refused = REFUSED_SCHEMES_PATTERN.trim_start_matches("^(").trim_end_matches("):");
+    let refused: Vec<_> = refused.split('|').filter(|scheme| !matches!(*scheme, "http" | "https")).collect();
+    assert_eq!(refused, FORBIDDEN_SCHEMES);
 }
 
 #[test]
