@@ -13,9 +13,13 @@ use serde_json::{Map, Number, Value};
 /// Greatest depth of nested arrays and objects.
 pub const MAXIMUM_DEPTH: u8 = 32;
 
-/// Most values in a document; arrays, objects and their items all count. A value can be two bytes of text but takes
-/// far more in memory.
-pub const MAXIMUM_VALUES: usize = 10_000;
+/// Most values in a document, in values of 32 bytes of memory; arrays, objects and their items all count. A value can
+/// be two bytes of text but takes far more in memory. Members are counted by the nodes of memory that hold them.
+pub const MAXIMUM_VALUES: usize = 20_000;
+
+/// Members of an object that fill a node of memory at least, and the size of a node with its names, in values.
+const MEMBERS_OF_NODE: usize = 6;
+const NODE: usize = 20;
 
 /// Prefix of member names that serde_json treats specially (with the feature `raw_value`, which axum turns on). It
 /// would expand such a member when it reads the value again, after all checks here.
@@ -71,8 +75,8 @@ impl Strict<'_> {
         }
     }
 
-    fn count<E: Error>(self) -> Result<(), E> {
-        match self.values_left.get().checked_sub(1) {
+    fn count<E: Error>(self, values: usize) -> Result<(), E> {
+        match self.values_left.get().checked_sub(values) {
             Some(values_left) => self.values_left.set(values_left),
             None => return Err(E::custom("too many values")),
         }
@@ -98,7 +102,7 @@ impl<'de> DeserializeSeed<'de> for Checked<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.0.count()?;
+        self.0.count(1)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -156,7 +160,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.count()?;
+        self.count(1)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -210,6 +214,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             check_name(&name, !object.contains_key(&name))?;
+            if object.len() % MEMBERS_OF_NODE == 0 {
+                self.count(NODE)?;
+            }
             let value = members.next_value_seed(inner)?;
             object.insert(name, value);
         }
@@ -251,7 +258,10 @@ mod tests {
 
     #[test]
     fn values_are_accepted_up_to_the_limit_and_refused_beyond() {
-        for (item, values) in [("0", 1), ("[]", 1), (r#"{"a":0}"#, 2), ("[0,0,0]", 4)] {
+        let seven = r#"{"a":0,"b":0,"c":0,"d":0,"e":0,"f":0,"g":0}"#;
+        for (item, values) in
+            [("0", 1), ("[]", 1), ("{}", 1), (r#"{"a":0}"#, 2 + NODE), (seven, 8 + 2 * NODE), ("[0,0,0]", 4)]
+        {
             let most = (MAXIMUM_VALUES - 1) / values;
             let document = |items: usize| format!("[{}]", vec![item; items].join(","));
             from_slice(document(most).as_bytes()).unwrap();

@@ -19,8 +19,13 @@ pub(super) const MAXIMUM_BYTES: usize = MAXIMUM_MIB * 1024 * 1024;
 
 /// Bounds of a backend's message besides its length. They are far above the bounds of a request.
 const BOUNDS: strict_json::Bounds = strict_json::Bounds { depth: 100, values: 200_000 };
-/// Maximum length of an error's text, in characters.
-const LONGEST_ERROR: usize = 4_000;
+/// Maximum length of the text of an error or of progress, in characters.
+const LONGEST_TEXT: usize = 4_000;
+/// Maximum length of data beside a result, in bytes: the data of an error or a log message. Longer data is left out.
+/// It is not counted as the memory of an answer.
+const LONGEST_DATA: usize = 16 * 1024;
+/// Maximum length of the id of a backend's request, in bytes. Each answer repeats it.
+const LONGEST_ID: usize = 256;
 /// Maximum length of the reason why a message is malformed, in characters.
 const LONGEST_REASON: usize = 200;
 
@@ -119,6 +124,7 @@ impl Incoming {
             return Err(malformed("jsonrpc is not \"2.0\""));
         }
         match (members.method, members.id) {
+            (Some(_), Some(id)) if id.get().len() > LONGEST_ID => Err(malformed("its id is too long")),
             (Some(method), Some(id)) => Ok(Self::Request { id: id.to_owned(), method }),
             (Some(method), None) => Ok(Self::Notification(Notification::new(&method, members.params))),
             (None, id) => {
@@ -186,8 +192,13 @@ impl<'de> Visitor<'de> for FirstId<'_> {
 
 fn peer_error(error: &RawValue) -> Option<PeerError> {
     let ErrorMembers { code, message, data } = serde_json::from_str(error.get()).ok()?;
-    let message = message.chars().take(LONGEST_ERROR).collect();
-    Some(PeerError { code, message, data: data.map(ToOwned::to_owned) })
+    let data = data.filter(|data| data.get().len() <= LONGEST_DATA).map(ToOwned::to_owned);
+    Some(PeerError { code, message: cut(message), data })
+}
+
+/// Returns a text for people within its limit.
+fn cut(text: String) -> String {
+    text.chars().take(LONGEST_TEXT).collect()
 }
 
 impl Notification {
@@ -196,13 +207,16 @@ impl Notification {
         match method {
             "notifications/progress" => match (params.read("progressToken"), params.read("progress")) {
                 (Some(token), Some(done)) => {
-                    let (total, message) = (params.read("total"), params.read("message"));
+                    let (total, message) = (params.read("total"), params.read("message").map(cut));
                     Self::Progress { token, notice: Notice::Progress { done, total, message } }
                 }
                 _ => Self::Other,
             },
-            "notifications/message" => match (params.read("level"), params.read("data")) {
-                (Some(level), Some(data)) => Self::Log(Notice::Log { level, data }),
+            "notifications/message" => match (params.get("level"), params.get("data")) {
+                (Some(level), Some(data)) if level.get().len().max(data.get().len()) <= LONGEST_DATA => {
+                    let data = data.to_owned();
+                    params.read("level").map_or(Self::Other, |level| Self::Log(Notice::Log { level, data }))
+                }
                 _ => Self::Other,
             },
             "notifications/tools/list_changed"
@@ -335,6 +349,48 @@ mod tests {
             let message = parse(&format!(r#"{{"jsonrpc":"2.0","method":{text}}}"#)).unwrap();
             assert!(format!("{message:?}").contains(expected), "{message:?}");
         }
+    }
+
+    #[test]
+    fn a_request_with_a_long_id_is_not_answered() {
+        let request = |id: usize| format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, "x".repeat(id - 2));
+        assert!(matches!(parse(&request(LONGEST_ID)), Ok(Incoming::Request { .. })));
+        let long = request(LONGEST_ID + 1);
+        assert!(matches!(parse(&long), Err(BackendError::Malformed(_))));
+        assert_eq!(Incoming::id_of_malformed(long.as_bytes()), None);
+    }
+
+    #[test]
+    fn texts_and_data_that_no_limit_of_memory_counts_are_short() {
+        let long = |length: usize| "x".repeat(length - 2);
+        let data_of_error = |length| {
+            let message = format!(
+                r#"{{"jsonrpc":"2.0","id":7,"error":{{"code":1,"message":"{}","data":"{}"}}}}"#,
+                long(LONGEST_DATA),
+                long(length)
+            );
+            let Ok(Incoming::Answer { outcome: Err(error), .. }) = parse(&message) else { panic!("{message}") };
+            assert_eq!(error.message.len(), LONGEST_TEXT);
+            error.data.map(|data| data.get().len())
+        };
+        assert_eq!((data_of_error(LONGEST_DATA), data_of_error(LONGEST_DATA + 1)), (Some(LONGEST_DATA), None));
+
+        let log = |level: &str, length| {
+            let params = format!(r#"{{"level":"{level}","data":"{}"}}"#, long(length));
+            parse(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{params}}}"#)).unwrap()
+        };
+        assert!(matches!(log("info", LONGEST_DATA), Incoming::Notification(Notification::Log(_))));
+        for other in [log("info", LONGEST_DATA + 1), log(&long(LONGEST_DATA + 1), 2)] {
+            assert!(matches!(other, Incoming::Notification(Notification::Other)), "{other:?}");
+        }
+
+        let params = format!(r#"{{"progressToken":7,"progress":1,"message":"{}"}}"#, long(LONGEST_DATA));
+        let progress = parse(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#));
+        let Ok(Incoming::Notification(Notification::Progress { notice, .. })) = progress else {
+            panic!("{progress:?}")
+        };
+        let Notice::Progress { message: Some(text), .. } = notice else { panic!("{notice:?}") };
+        assert_eq!(text.len(), LONGEST_TEXT);
     }
 
     #[test]

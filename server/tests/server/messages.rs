@@ -164,14 +164,17 @@ async fn a_call_that_rmcp_would_read_differently_is_refused_and_not_recorded_as_
 }
 
 #[tokio::test]
-async fn a_body_of_very_many_values_is_refused() {
+async fn a_body_that_takes_much_memory_is_refused() {
     let site = Setup::new().start().await;
-    let ping = |values: usize| {
-        let zeros = vec!["0"; values].join(",");
-        format!(r#"{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"x":[{zeros}]}}}}"#)
+    let ping = |value: &str, values: usize| {
+        let values = vec![value; values].join(",");
+        format!(r#"{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"x":[{values}]}}}}"#)
     };
-    assert_eq!(send(&site, ping(9_990)).await.status(), 200);
-    assert_eq!(refusal(&site, &ping(10_000)).await, (400, -32700, "invalid_json".into()));
+    let nested = format!("{}0{}", r#"{"":"#.repeat(25), "}".repeat(25));
+    for (value, most) in [("0", 19_900), (&*nested, 37)] {
+        assert_eq!(send(&site, ping(value, most)).await.status(), 200, "{value}");
+        assert_eq!(refusal(&site, &ping(value, most + 100)).await, (400, -32700, "invalid_json".into()), "{value}");
+    }
 }
 
 #[tokio::test]

@@ -260,7 +260,8 @@ impl Offer for BackendOffer {
             NoAnswer::Caller(error) => Failure::internal(error.told()),
             NoAnswer::Backend(error) => replies::error(error),
         })?;
-        let completion: RawObject = result.read("completion").unwrap_or_default();
+        let completion = result.get("completion").filter(|completion| completion.get().len() <= replies::LONGEST);
+        let completion = completion.and_then(|completion| RawObject::parse(completion.get())).unwrap_or_default();
         Ok(Completion { values: completion.read("values").unwrap_or_default() })
     }
 

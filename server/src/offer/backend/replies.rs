@@ -17,6 +17,10 @@ const CAPABILITY_MISSING: i64 = -32021;
 /// Codes that JSON-RPC and MCP reserve. Clients would take such a code of a backend for a code of this server.
 const RESERVED: std::ops::RangeInclusive<i64> = -32768..=-32000;
 
+/// Maximum length of what is kept of a result without the memory that is reserved for it, in bytes. A client repeats
+/// requested input in its next request, which is limited, too.
+pub(super) const LONGEST: usize = 64 * 1024;
+
 /// Returns the method of an operation.
 pub(super) fn method(operation: &Operation) -> &'static str {
     match operation {
@@ -50,7 +54,9 @@ pub(super) fn reply(operation: &Operation, (result, held): (RawObject, Held)) ->
     };
     match kind.as_str() {
         "input_required" => {
-            let Some(requests) = requests(&result) else {
+            let parts =
+                ["inputRequests", "requestState"].map(|part| result.get(part).map_or(0, |part| part.get().len()));
+            let Some(requests) = requests(&result).filter(|_| parts.iter().sum::<usize>() <= LONGEST) else {
                 return in_words(operation, "the backend requests too much, or in a form unknown to MCP");
             };
             Reply::InputRequired(InputRequired { requests, state: result.read("requestState") })
