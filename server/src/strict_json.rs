@@ -214,7 +214,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             check_name(&name, !object.contains_key(&name))?;
-            if object.len() % MEMBERS_OF_NODE == 0 {
+            if object.len().is_multiple_of(MEMBERS_OF_NODE) {
                 self.count(NODE)?;
             }
             let value = members.next_value_seed(inner)?;

@@ -1,6 +1,7 @@
 //! Typed access to the params of a message.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ pub struct Meta {
     /// The revision of the protocol that the request names. All requests name one since 2026-07-28.
     pub revision: Option<String>,
     /// Capabilities of the client for this request.
-    pub capabilities: Option<JsonObject>,
+    pub capabilities: Option<Arc<JsonObject>>,
     /// The token for progress notifications of the request: a string or an integer.
     pub progress_token: Option<Value>,
     /// The lowest severity of log messages that the client accepts.
@@ -74,7 +75,7 @@ impl Params {
         Ok(Meta {
             progress_token,
             revision: meta.text(&format!("{PREFIX}protocolVersion"))?,
-            capabilities: meta.object(&format!("{PREFIX}clientCapabilities"))?,
+            capabilities: meta.object(&format!("{PREFIX}clientCapabilities"))?.map(Arc::new),
             log_level: meta.level(&format!("{PREFIX}logLevel"))?,
         })
     }

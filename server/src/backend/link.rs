@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::http::Http;
@@ -39,11 +39,11 @@ pub(super) fn assert_in(meta: &mut RawObject, link: &Link, told: &Told) {
 }
 
 /// Returns the members of `_meta` that each request has since 2026-07-28.
-pub(super) fn modern_meta(capabilities: &Value) -> RawObject {
+pub(super) fn modern_meta(capabilities: &Map<String, Value>) -> RawObject {
     let mut meta = RawObject::default();
     meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
     meta.set("io.modelcontextprotocol/clientInfo", raw(&client_info()));
-    meta.set("io.modelcontextprotocol/clientCapabilities", raw(capabilities));
+    meta.set("io.modelcontextprotocol/clientCapabilities", raw(&json!(capabilities)));
     meta
 }
 

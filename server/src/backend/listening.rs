@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::BackendError;
@@ -44,7 +44,7 @@ pub(super) async fn listen(
     notices: Option<OnNotice>,
 ) -> Result<(), BackendError> {
     let told = identity.told(METHOD);
-    let mut meta = modern_meta(&json!({}));
+    let mut meta = modern_meta(&Map::new());
     assert_in(&mut meta, &link, &told);
     let mut params = RawObject::default();
     params.set("notifications", raw(&wanted));

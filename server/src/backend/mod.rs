@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use mcp_entra_policy::{BackendSessions, BackendTransport};
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::Url;
 
 pub use catalogue::{Catalogue, Entry};
@@ -107,7 +107,7 @@ pub struct Request<'a> {
     /// Headers that repeat arguments, each with the text of its argument.
     pub repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require input of the client.
-    pub capabilities: Value,
+    pub capabilities: Arc<Map<String, Value>>,
     /// Lowest severity of the log messages that the client accepts (RFC 5424, in lower case). Absent for no log
     /// messages.
     pub log_level: Option<String>,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -100,7 +100,7 @@ pub(super) struct Asking<'a> {
     /// Further headers that repeat arguments.
     pub(super) repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require input of the client.
-    pub(super) capabilities: Value,
+    pub(super) capabilities: Arc<Map<String, Value>>,
     pub(super) identity: Identity,
     /// Lowest severity of the log messages that the client accepts.
     pub(super) log_level: Option<&'a str>,
@@ -117,7 +117,7 @@ impl<'a> Asking<'a> {
             params: RawObject::default(),
             name: None,
             repeated: Vec::new(),
-            capabilities: json!({}),
+            capabilities: Arc::default(),
             identity: Identity::Nothing,
             log_level: None,
             notices: None,

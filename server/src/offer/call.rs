@@ -38,7 +38,7 @@ pub struct Call {
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     /// Capabilities that the client declares, as MCP defines them (`elicitation`, `sampling`, `roots` …).
-    pub capabilities: JsonObject,
+    pub capabilities: Arc<JsonObject>,
     /// The least severe log messages that the request wants; absent for none.
     pub log_level: Option<LogLevel>,
     /// Progress and log messages of the call.
@@ -107,7 +107,7 @@ impl Operation {
 /// Arguments of a call.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments {
-    members: JsonObject,
+    members: Arc<JsonObject>,
     text: Option<Arc<str>>,
 }
 
@@ -121,7 +121,7 @@ impl Arguments {
     pub fn text(&self) -> String {
         match &self.text {
             Some(text) => text.to_string(),
-            None => Value::Object(self.members.clone()).to_string(),
+            None => json!(*self.members).to_string(),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Deref for Arguments {
 
 impl From<JsonObject> for Arguments {
     fn from(members: JsonObject) -> Self {
-        Self { members, text: None }
+        Self { members: Arc::new(members), text: None }
     }
 }
 

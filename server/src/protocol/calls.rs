@@ -60,7 +60,7 @@ struct Calling {
     revision: Revision,
     kind: Kind,
     is_tool: bool,
-    capabilities: JsonObject,
+    capabilities: Arc<JsonObject>,
     server_info: Arc<Value>,
 }
 
@@ -87,7 +87,7 @@ impl Calling {
             revision,
             kind,
             is_tool: matches!(call.operation, Operation::Tool { .. }),
-            capabilities: call.client.capabilities.clone(),
+            capabilities: Arc::clone(&call.client.capabilities),
             server_info: Arc::clone(server_info),
         }
     }
@@ -235,7 +235,7 @@ impl Protocol {
         let (offer, principal) = (Arc::clone(&self.offer), Arc::clone(&exchange.principal));
         let (server_info, revision, granted) = (Arc::clone(&self.server_info), exchange.revision, exchange.granted);
         Running::new(id.clone(), async move {
-            let capabilities = JsonObject::new();
+            let capabilities = Arc::default();
             let calling = Calling { id, revision, kind: Kind::Once, is_tool: false, capabilities, server_info };
             if granted.is_none() {
                 tracing::error!("{DEFECT}");

@@ -115,7 +115,7 @@ struct Begun {
     /// The default revision of messages.
     revision: Revision,
     /// Capabilities of the client for all messages.
-    capabilities: JsonObject,
+    capabilities: Arc<JsonObject>,
 }
 
 impl Reader {
@@ -211,12 +211,12 @@ impl Reader {
         match (&message.method, &self.session) {
             (Method::Initialize { revision, capabilities }, _) => {
                 let revision = Revision::agreed(revision);
-                self.session = Some(Begun { revision, capabilities: capabilities.clone() });
+                self.session = Some(Begun { revision, capabilities: Arc::new(capabilities.clone()) });
                 self.is_heard = true;
                 Ok(revision)
             }
             (_, Some(begun)) => {
-                message.meta.capabilities = Some(begun.capabilities.clone());
+                message.meta.capabilities = Some(Arc::clone(&begun.capabilities));
                 Ok(begun.revision)
             }
             (Method::Ping | Method::Discover, None) => Ok(Revision::agreed("")),

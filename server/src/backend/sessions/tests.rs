@@ -104,7 +104,7 @@ async fn call(sessions: &Arc<Sessions>, caller: &str) -> Result<(RawObject, Held
         params,
         name: Some(caller),
         repeated: vec![],
-        capabilities: json!({}),
+        capabilities: Arc::default(),
         log_level: None,
         notices: None,
     };

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use axum::http::HeaderMap;
 use futures::stream::{self, Stream, StreamExt};
 use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendStatus};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::entries::Snapshots;
@@ -193,7 +193,7 @@ impl BackendOffer {
                 params,
                 name: Some(operation.name()),
                 repeated: repeated(&operation, &offered),
-                capabilities: Value::Object(client.capabilities.clone()),
+                capabilities: Arc::clone(&client.capabilities),
                 log_level: client.log_level.and_then(name),
                 notices: heard(&client.notices),
             };
@@ -252,7 +252,7 @@ impl Offer for BackendOffer {
             params,
             name: Some(name),
             repeated: Vec::new(),
-            capabilities: json!({}),
+            capabilities: Arc::default(),
             log_level: None,
             notices: None,
         };
