@@ -27,8 +27,8 @@ impl Lane {
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Fast => &[],
-            // A session store, and a person's desktop.
-            Self::Cluster => &["redis-server", "chromium", "dbus", "gnome-keyring"],
+            // A session store, a program of the documentation's scripts, and a person's desktop.
+            Self::Cluster => &["redis-server", "jq", "chromium", "dbus", "gnome-keyring"],
             // What a node takes from the machine; the rest is built or pinned.
             Self::Node => &["runc", "containernetworking-plugins", "iptables", "conntrack", "iproute2"],
         }
