@@ -4,6 +4,7 @@
 #![cfg(test)] // without this, clippy does not recognise helper functions of tests
 
 mod commands;
+mod environment;
 mod links;
 mod manifests;
 mod registration;
