@@ -3,6 +3,7 @@
 //! validate the manifests with a real API server.
 #![cfg(test)] // without this, clippy does not recognise helper functions of tests
 
+mod changelog;
 mod commands;
 mod environment;
 mod links;
