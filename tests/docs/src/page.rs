@@ -106,6 +106,14 @@ impl Page {
             .collect()
     }
 
+    /// Returns the code spans outside of blocks, each in one line.
+    pub fn spans(&self) -> Vec<String> {
+        let text = self.without_blocks().join("\n");
+        let spans = text.split('`').skip(1).step_by(2);
+        // A table escapes the separator of its columns.
+        spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\|", "|")).collect()
+    }
+
     /// Returns the anchors of the headings, as GitHub generates them.
     pub fn anchors(&self) -> Vec<String> {
         let mut seen: HashMap<String, usize> = HashMap::new();
@@ -238,6 +246,12 @@ mod tests {
         let page = page("[a](b.md#c) [long\ntext](#d) `[e](f)` <x> [w](https://example.com)\n```\n[g](h)\n```\n");
         let links: Vec<_> = page.links().into_iter().map(|link| (link.path, link.anchor)).collect();
         assert_eq!(links, [("b.md".to_owned(), Some("c".to_owned())), (String::new(), Some("d".to_owned()))]);
+    }
+
+    #[test]
+    fn a_code_span_is_outside_of_blocks_and_may_continue_on_the_next_line() {
+        let page = page("a `b c` d `e\nf`\n\n```console\n$ `g`\n```\n| `h \\| i` |\n");
+        assert_eq!(page.spans(), ["b c", "e f", "h | i"]);
     }
 
     #[test]

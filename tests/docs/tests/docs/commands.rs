@@ -88,3 +88,21 @@ fn every_repository_file_in_a_command_exists() {
     }
     assert!(seen >= 4, "only {seen} files were seen");
 }
+
+#[test]
+fn every_label_and_annotation_of_a_page_is_one_of_the_operators() {
+    let known = std::fs::read_to_string(repository("operator/src/objects/names.rs")).unwrap();
+    let mut seen = 0;
+    for page in pages().into_iter().filter(|page| page.path.starts_with("docs/")) {
+        for rest in page.text.split("mcp-entra.dev/").skip(1) {
+            let name = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap();
+            // A group has a version, and a prefix of names ends with `*`.
+            if name.is_empty() || name == "v1alpha1" {
+                continue;
+            }
+            assert!(known.contains(&format!("\"mcp-entra.dev/{name}\"")), "{}: mcp-entra.dev/{name}", page.path);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "only {seen} names were seen");
+}
