@@ -7,6 +7,7 @@
   "allowed-image" .Values.allowedImages
   "allowed-backend-image" .Values.allowedBackendImages
   "allowed-backend-resource" .Values.allowedBackendResources
+  "allowed-backend-secret" .Values.allowedBackendSecrets
   "allowed-authority" .Values.allowedAuthorities
   "allowed-graph" .Values.allowedGraphs
   "allowed-ingress-annotation" .Values.allowedIngressAnnotations

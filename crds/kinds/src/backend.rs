@@ -172,14 +172,18 @@ pub struct BackendVariableSource {
 }
 
 /// Reference to a key of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!self.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?-[0-9a-f]{8}-oauth-[1-9][0-9]{0,6}$')",
+    "a Secret with this name is a key of an authorization server, which no backend may read; use a Secret named after the McpServer with -backend at the end"
+))]
 pub struct BackendSecretKey {
-    /// Name of the Secret. Must be `<name of the McpServer>-backend`, optionally followed by a dot and a suffix. This
-    /// name is the permission for this backend to read the Secret.
+    /// Name of the Secret: `<name of the McpServer>-backend`, optionally followed by a dot and a suffix. This name is the
+    /// permission for this backend to read the Secret. Other names need the operator's `--allowed-backend-secret`.
     #[schemars(
         length(min = 1, max = 253),
-        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?-backend(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     pub name: String,
     /// Key in the Secret.

@@ -82,10 +82,6 @@ use crate::{
         "spec.backend requires spec.networkPolicy, which keeps other pods from the backend's ports; list the clients of the server in allowFrom"
     ),
     validation = (
-        "!has(self.spec.backend) || !has(self.spec.backend.env) || self.spec.backend.env.all(variable, !has(variable.valueFrom) || variable.valueFrom.secretKeyRef.name == self.metadata.name + '-backend' || variable.valueFrom.secretKeyRef.name.startsWith(self.metadata.name + '-backend.'))",
-        "spec.backend.env: the name of a Secret must be the McpServer's name followed by -backend, and optionally a dot and a suffix; this name permits the backend to read the Secret"
-    ),
-    validation = (
         "!has(self.spec.backend) || !has(self.spec.autoscaling) || (has(self.spec.backend.resources) && ((has(self.spec.backend.resources.requests) && has(self.spec.backend.resources.requests.cpu)) || (has(self.spec.backend.resources.limits) && has(self.spec.backend.resources.limits.cpu))))",
         "spec.backend.resources.requests.cpu is required with spec.autoscaling, since the autoscaler compares CPU usage with requests"
     )

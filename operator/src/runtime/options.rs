@@ -24,6 +24,10 @@ pub struct Options {
     /// Backends receive users' tokens for it.
     #[arg(long = "allowed-backend-resource", value_name = "URI")]
     pub allowed_backend_resources: Vec<String>,
+    /// Another Secret that `spec.backend.env` may name, besides those named after the McpServer. Repeatable. Every backend
+    /// in the namespace may read it. Keys of authorization servers are never allowed.
+    #[arg(long = "allowed-backend-secret", value_name = "NAMESPACE/NAME")]
+    pub allowed_backend_secrets: Vec<String>,
     /// Number of servers whose pods are replaced at the same time after an upgrade of the operator.
     #[arg(long = "upgrades-at-once", value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub at_once: u16,

@@ -165,6 +165,7 @@ impl Cluster {
             allowed_images: vec!["registry.example/allowed:*".into()],
             allowed_backend_images: vec!["registry.example/mcp/*".into()],
             allowed_backend_resources: vec!["api://orders".into()],
+            allowed_backend_secrets: Vec::new(),
             at_once: 5,
             roll_out_deadline_seconds: 300,
             pod_proxy_url: Some(self.pod_proxy_url.clone()),

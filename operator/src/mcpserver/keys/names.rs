@@ -18,6 +18,16 @@ pub(crate) fn number(owner: &Owner, name: &str) -> Option<u32> {
     (digits == number.to_string()).then_some(number)
 }
 
+/// Returns true if a name has the form of an epoch's name, of any server.
+pub(crate) fn is_name_of_any(name: &str) -> bool {
+    let parts = name.rsplit_once("-oauth-").and_then(|(head, digits)| Some((head.rsplit_once('-')?, digits)));
+    let Some(((server, uid), digits)) = parts else { return false };
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    let is_uid = uid.len() == 8 && uid.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // Names of servers have no dots.
+    is_number && (1..=7).contains(&digits.len()) && is_uid && !server.is_empty() && !server.contains('.')
+}
+
 fn prefix(owner: &Owner) -> String {
     format!("{}-{}-oauth-", owner.name, owner.short_uid())
 }
@@ -42,6 +52,26 @@ mod tests {
             "graphs-01234567-oauth-1",
         ] {
             assert_eq!(number(&owner, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_of_epochs_of_all_servers_are_recognized_and_similar_names_are_not() {
+        for key in [name(&Owner { uid: "0123abcd-0".into(), ..mk_owner() }, 12), "a-0123abcd-oauth-1000000".into()] {
+            assert!(is_name_of_any(&key), "{key}");
+        }
+        for other in [
+            "graph-0123abcd-oauth-",
+            "graph-0123abcd-oauth-01",
+            "graph-0123abcd-oauth-1x",
+            "graph-0123abcd-oauth-10000000",
+            "graph-0123abc-oauth-1",
+            "graph-0123abcg-oauth-1",
+            "graph-backend.a-0123abcd-oauth-1",
+            "-0123abcd-oauth-1",
+            "0123abcd-oauth-1",
+        ] {
+            assert!(!is_name_of_any(other), "{other}");
         }
     }
 }

@@ -5,7 +5,10 @@ use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendScope, Back
 
 use crate::{
     conditions::condition::Reason,
-    mcpserver::validate::refusal::{Refusal, refuse},
+    mcpserver::{
+        keys::names::is_name_of_any,
+        validate::refusal::{Refusal, refuse},
+    },
     objects::owner::Owner,
     runtime::options::{Options, matches_any},
 };
@@ -25,7 +28,7 @@ pub(super) fn validate(
         return invalid("spec.backend needs spec.networkPolicy; list the peers that may reach the server in allowFrom");
     }
     image(&backend.image, options)?;
-    secrets(owner, backend)?;
+    secrets(owner, backend, options)?;
     Ok(Some(BackendConfiguration {
         transport: transport(backend)?,
         identity: identity(spec, backend.identity.as_ref(), options)?,
@@ -52,19 +55,30 @@ fn image(image: &str, options: &Options) -> Result<(), Refusal> {
 }
 
 /// Checks the Secrets of variables. A variable shows a Secret to the author of the command, so only Secrets with the
-/// backend's name are allowed.
-fn secrets(Owner { name: server, .. }: &Owner, backend: &Backend) -> Result<(), Refusal> {
+/// backend's name are allowed, and those that the operator allows.
+fn secrets(owner: &Owner, backend: &Backend, options: &Options) -> Result<(), Refusal> {
     let named = backend.env.iter().filter_map(|variable| Some(&variable.value_from.as_ref()?.secret_key_ref.name));
-    let is_ours = |secret: &str| {
-        let rest = secret.strip_prefix(server.as_str()).and_then(|rest| rest.strip_prefix("-backend"));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    match named.into_iter().find(|secret| !is_ours(secret)) {
-        None => Ok(()),
-        Some(secret) => invalid(format!(
-            "spec.backend.env: the name of Secret {secret} does not belong to this server's backend; use a Secret named {server}-backend, or {server}-backend. with a suffix"
-        )),
+    named.into_iter().try_for_each(|name| secret(owner, name, options))
+}
+
+fn secret(Owner { namespace, name: server, .. }: &Owner, secret: &str, options: &Options) -> Result<(), Refusal> {
+    let rest = secret.strip_prefix(server.as_str()).and_then(|rest| rest.strip_prefix("-backend"));
+    if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+        return Ok(());
     }
+    let own = format!("use a Secret named {server}-backend, or {server}-backend. with a suffix");
+    if is_name_of_any(secret) {
+        return invalid(format!(
+            "spec.backend.env: Secret {secret} has the name of an authorization server's key, which no backend may read; {own}"
+        ));
+    }
+    let listed = format!("{namespace}/{secret}");
+    if options.allowed_backend_secrets.contains(&listed) {
+        return Ok(());
+    }
+    invalid(format!(
+        "spec.backend.env: the name of Secret {secret} does not belong to this server's backend; {own}, or ask the administrator of mcp-entra-operator to start it with --allowed-backend-secret={listed}"
+    ))
 }
 
 fn transport(backend: &Backend) -> Result<BackendTransport, Refusal> {
@@ -220,19 +234,46 @@ mod tests {
         assert_refused(image("registry.example/one:1"), Reason::ImageNotAllowed, "--allowed-backend-image=");
     }
 
+    fn secret(name: &str) -> Value {
+        let reference = json!({"secretKeyRef": {"name": name, "key": "a"}});
+        json!({"backend": {"env": [{"name": "A", "valueFrom": reference}]}})
+    }
+
     #[test]
     fn a_secret_is_read_only_if_its_name_says_that_it_is_for_this_servers_backend() {
-        let secret = |name: &str| {
-            let reference = json!({"secretKeyRef": {"name": name, "key": "a"}});
-            json!({"backend": {"env": [{"name": "A", "valueFrom": reference}]}})
-        };
-        for ours in ["graph-backend", "graph-backend.database"] {
+        for ours in ["graph-backend", "graph-backend.database", "graph-backend.a-0123abcd-oauth-1"] {
             check(secret(ours)).unwrap();
         }
-        // The last one is a key of the authorization server of an McpServer graph-backend.
-        for refused in ["graph", "other-backend", "graph-backends", "graph-backend-0123abcd-oauth-1"] {
+        for refused in ["graph", "other-backend", "graph-backends"] {
             assert_refused(secret(refused), Reason::InvalidConfiguration, "use a Secret named graph-backend");
         }
+        let next = "--allowed-backend-secret=productivity/other-backend";
+        assert_refused(secret("other-backend"), Reason::InvalidConfiguration, next);
+    }
+
+    #[test]
+    fn a_secret_with_another_name_is_read_where_the_operator_allows_it_in_its_namespace_alone() {
+        check(secret("shared-database")).unwrap();
+        // The last one is allowed in another namespace.
+        for refused in ["shared-databases", "shared", "shared-database.a", "shared-prefix-1", "sales-database"] {
+            let next = format!("--allowed-backend-secret=productivity/{refused}");
+            assert_refused(secret(refused), Reason::InvalidConfiguration, &next);
+        }
+        let mut second = secret("shared-database");
+        let other = json!({"name": "B", "valueFrom": {"secretKeyRef": {"name": "shared", "key": "a"}}});
+        second["backend"]["env"].as_array_mut().unwrap().push(other);
+        assert_refused(second, Reason::InvalidConfiguration, "productivity/shared");
+    }
+
+    #[test]
+    fn a_key_of_an_authorization_server_is_never_read_although_the_operator_allows_its_name() {
+        // A key of an McpServer graph-backend. The options allow it.
+        let key = "graph-backend-0123abcd-oauth-1";
+        assert_refused(
+            secret(key),
+            Reason::InvalidConfiguration,
+            "no backend may read; use a Secret named graph-backend",
+        );
     }
 
     #[test]

@@ -253,6 +253,14 @@ pub(crate) mod tests {
             allowed_ingress_annotations: Vec::new(),
             allowed_backend_images: vec!["registry.example/mcp/*".into()],
             allowed_backend_resources: vec!["api://orders".into()],
+            allowed_backend_secrets: [
+                "productivity/shared-database",
+                "productivity/shared-prefix-*",
+                "sales/sales-database",
+                "productivity/graph-backend-0123abcd-oauth-1",
+            ]
+            .map(Into::into)
+            .into(),
             allowed_images: vec!["registry.example/allowed/*".into(), "registry.example/one:1".into()],
             at_once: 5,
             roll_out_deadline_seconds: 300,

@@ -37,6 +37,7 @@ fn mk_every_option() -> Value {
         "allowedImages": ["registry.contoso.com/*"],
         "allowedBackendImages": ["registry.contoso.com/mcp/*"],
         "allowedBackendResources": ["api://orders"],
+        "allowedBackendSecrets": ["one/database"],
         "allowedAuthorities": ["https://login.contoso.com"],
         "allowedGraphs": ["https://graph.contoso.com"],
         "allowTrustBundles": true,

@@ -10,7 +10,7 @@ use testbed::supervisor::Supervisor;
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Values that are unknown, contradict each other, or have the wrong type, with the part that the refusal names.
-const REFUSED: [(&str, &str); 37] = [
+const REFUSED: [(&str, &str); 40] = [
     (r#"{"unknown": 1}"#, "additional properties 'unknown'"),
     (r#"{"image": {"tag": "1"}}"#, "additional properties 'tag'"),
     (r#"{"image": {"registry": "https://images.contoso.com"}}"#, "/image/registry"),
@@ -29,6 +29,9 @@ const REFUSED: [(&str, &str); 37] = [
     (r#"{"allowedHosts": ["https://mcp.contoso.com"]}"#, "/allowedHosts/0"),
     (r#"{"allowedHosts": ["*.*"]}"#, "/allowedHosts/0"),
     (r#"{"allowedAuthorities": ["http://login.contoso.com"]}"#, "/allowedAuthorities/0"),
+    (r#"{"allowedBackendSecrets": ["database"]}"#, "/allowedBackendSecrets/0"),
+    (r#"{"allowedBackendSecrets": ["team/*"]}"#, "/allowedBackendSecrets/0"),
+    (r#"{"allowedBackendSecrets": ["team/a/b"]}"#, "/allowedBackendSecrets/0"),
     (r#"{"allowedGraphs": ["https://graph.contoso.com/v1.0"]}"#, "/allowedGraphs/0"),
     (r#"{"trustedProxies": ["10.0.0.0"]}"#, "/trustedProxies/0"),
     (r#"{"trustedProxies": ["10.0.0.0/33"]}"#, "/trustedProxies/0"),

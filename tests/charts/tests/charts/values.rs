@@ -17,6 +17,7 @@ pub(crate) fn everything() -> Value {
             "image": {"server": {"digest": format!("sha256:{}", "0".repeat(64))}},
             "imagePullSecrets": [{"name": "registry"}],
             "allowedHosts": ["*.mcp.contoso.com"],
+            "allowedBackendSecrets": ["productivity/database"],
             "extraArgs": ["--lease-duration-seconds=15"],
             "env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.example:4318"}],
             "podLabels": {"team": "platform"},

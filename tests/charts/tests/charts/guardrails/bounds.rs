@@ -345,6 +345,7 @@ async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volu
         of("backend", json!({"restartPolicy": "Always"})),
         of("backend", secret("child-backend")),
         of("backend", secret("child-backend.database")),
+        of("backend", secret("shared-database")),
         of("install-shim", json!({})),
         with_volume(empty),
     ] {
@@ -357,12 +358,21 @@ async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volu
         of("backend", secret("other-backend")),
         // A key of the server child-backend.
         of("backend", secret("child-backend-0123abcd-oauth-1")),
+        of("backend", secret("shared-databases")),
+        // Allowed in another namespace.
+        of("backend", secret("other-database")),
+        // A listed key of the server child.
+        of("backend", secret("child-0123abcd-oauth-1")),
         of("install-shim", secret("child-backend")),
+        of("install-shim", secret("shared-database")),
         of("other", json!({})),
         of("backend", json!({"envFrom": [{"secretRef": {"name": "child-backend"}}]})),
         of("backend", mounting("identity")),
         of("install-shim", mounting("config")),
         json!({"containers": [container("backend", secret("child-backend"))]}),
+        json!({"containers": [container("backend", secret("shared-database"))]}),
+        json!({"containers": [container("server", secret("shared-database"))]}),
+        with_volume(json!({"name": "backend-socket", "secret": {"secretName": "shared-database"}})),
         with_volume(json!({"name": "backend-socket", "projected": {"sources": [token]}})),
         with_volume(json!({"name": "backend-socket", "configMap": {"name": "anybodys"}})),
     ] {

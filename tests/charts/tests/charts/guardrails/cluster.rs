@@ -123,6 +123,11 @@ fn values_of_all() -> Value {
     json!({
         "crds": {"install": false},
         "image": {"registry": "registry.example/mcp-entra", "server": {"digest": IMAGE.split_once('@').unwrap().1}},
+        "allowedBackendSecrets": [
+            format!("{TEAM}/shared-database"),
+            "elsewhere/other-database",
+            format!("{TEAM}/child-0123abcd-oauth-1"),
+        ],
         "guardrails": {
             "namespaceSelector": {"matchExpressions": [{"key": "mcp-entra.dev/unguarded", "operator": "DoesNotExist"}]},
             "allowedRegistries": {"enabled": true, "registries": ["registry.example/mcp-entra", "registry.example:5000"]},
