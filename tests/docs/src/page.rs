@@ -163,19 +163,29 @@ impl Block {
     /// Returns the commands of a `console` block: lines after a prompt, with their continuations after a backslash or
     /// inside quotation marks. A `sh` block is one command.
     pub fn commands(&self) -> Vec<String> {
+        self.answered_commands().into_iter().map(|(command, _)| command).collect()
+    }
+
+    /// Returns the commands, each with the output that the block shows; empty if it shows none.
+    pub fn answered_commands(&self) -> Vec<(String, String)> {
         if self.language == "sh" {
-            return vec![self.text.clone()];
+            return vec![(self.text.clone(), String::new())];
         }
-        let mut commands: Vec<String> = Vec::new();
+        let mut commands: Vec<(String, String)> = Vec::new();
         let mut continued = false;
         for line in self.text.lines().filter(|_| self.language == "console") {
             if let Some(command) = line.strip_prefix("$ ") {
-                commands.push(command.to_owned());
-            } else if continued && let Some(last) = commands.last_mut() {
-                last.push('\n');
-                last.push_str(line);
+                commands.push((command.to_owned(), String::new()));
+            } else if let Some((command, output)) = commands.last_mut() {
+                if continued {
+                    command.push('\n');
+                    command.push_str(line);
+                } else {
+                    output.push_str(line);
+                    output.push('\n');
+                }
             }
-            continued = commands.last().is_some_and(|command| is_open(command));
+            continued = commands.last().is_some_and(|(command, _)| is_open(command));
         }
         commands
     }
@@ -232,6 +242,8 @@ mod tests {
         assert_eq!(blocks[0].place, "a.md:3");
         assert_eq!(blocks[0].commands(), ["one \\\n    --more", "cat <<'END'\nx\nEND"]);
         assert_eq!(blocks[0].calls("one"), [["one", "--more"]]);
+        let outputs: Vec<_> = blocks[0].answered_commands().into_iter().map(|(_, output)| output).collect();
+        assert_eq!(outputs, ["said\n", ""]);
     }
 
     #[test]

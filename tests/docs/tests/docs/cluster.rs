@@ -1,5 +1,5 @@
-//! Runs the documentation's commands of kubectl and Helm, on a control plane with the chart and the examples. The story on
-//! the node runs the quickstart.
+//! Runs the documentation's commands of kubectl, Helm and the operator, on a control plane with the chart and the examples.
+//! The story on the node runs the quickstart's commands of kubectl and Helm.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -11,9 +11,10 @@ use entra_emulator::{App, Tenant};
 use serde_json::{Value, json};
 use testbed::chart::OPERATOR;
 use testbed::command_line::CommandLine;
+use testbed::programs::program;
 use testbed::stack::Stack;
 
-/// Page whose blocks another test runs, from an empty cluster.
+/// Page whose commands of kubectl and Helm another test runs, from an empty cluster.
 const ON_THE_NODE: &str = "docs/quickstart.md";
 /// Page whose commands end with the removal of everything.
 const REMOVAL: &str = "docs/operations.md";
@@ -31,6 +32,8 @@ struct Documented {
     /// Page, and line of the block if it is in one.
     place: String,
     text: String,
+    /// Output that the page shows; empty if it shows none. An ellipsis is a part that differs.
+    output: String,
 }
 
 impl Documented {
@@ -38,8 +41,13 @@ impl Documented {
         shlex::split(&self.text.replace("\\\n", " ")).unwrap_or_else(|| panic!("{}: {}", self.place, self.text))
     }
 
-    fn is_of_kubectl_or_helm(&self) -> bool {
-        self.text.split_whitespace().any(|word| word == "kubectl" || word == "helm")
+    /// True if the command runs here. `pin` does not: it asks the pod of a backend.
+    fn runs_on(&self, page: &str) -> bool {
+        let mut words = self.text.split_whitespace();
+        if self.text.starts_with("mcp-entra-operator ") {
+            return words.nth(1) != Some("pin");
+        }
+        page != ON_THE_NODE && words.any(|word| word == "kubectl" || word == "helm")
     }
 
     /// True if the command removes objects. Such commands run last.
@@ -58,12 +66,13 @@ impl Documented {
 fn commands() -> (Vec<Documented>, Vec<Documented>) {
     let (mut whole, mut parts): (Vec<Documented>, Vec<Documented>) = (Vec::new(), Vec::new());
     for page in pages() {
-        for block in page.blocks().into_iter().filter(|_| page.path != ON_THE_NODE) {
-            let typed = block.commands().into_iter().map(|text| Documented { place: block.place.clone(), text });
-            whole.extend(typed.filter(Documented::is_of_kubectl_or_helm));
+        for block in page.blocks() {
+            let typed = block.answered_commands().into_iter();
+            let typed = typed.map(|(text, output)| Documented { place: block.place.clone(), text, output });
+            whole.extend(typed.filter(|command| command.runs_on(&page.path)));
         }
         let spans = page.spans().into_iter().filter(|span| span.starts_with("kubectl ") || span.starts_with("helm "));
-        let spans = spans.map(|text| Documented { place: page.path.clone(), text });
+        let spans = spans.map(|text| Documented { place: page.path.clone(), text, output: String::new() });
         let (typed, mentioned): (Vec<_>, Vec<_>) = spans.partition(Documented::is_whole);
         whole.extend(typed);
         parts.extend(mentioned);
@@ -90,11 +99,15 @@ impl Cluster {
         let stack = Stack::start(&|_| ()).await?;
         let folder = stack.folder().join("documentation");
         std::fs::create_dir_all(folder.join("bin"))?;
-        let helm = stack.helm().await?.program().to_owned();
-        for (link, target) in
-            [("charts", repository("charts")), ("bin/kubectl", stack.control_plane.kubectl()), ("bin/helm", helm)]
-        {
-            symlink(target.canonicalize()?, folder.join(link)).with_context(|| format!("link {link}"))?;
+        let programs = [
+            ("kubectl", stack.control_plane.kubectl()),
+            ("helm", stack.helm().await?.program().to_owned()),
+            ("mcp-entra-operator", program("mcp-entra-operator")?),
+        ];
+        let programs = programs.map(|(name, path)| (format!("bin/{name}"), path));
+        let folders = ["charts", "crds"].map(|name| (name.to_owned(), repository(name)));
+        for (link, target) in programs.into_iter().chain(folders) {
+            symlink(target.canonicalize()?, folder.join(&link)).with_context(|| format!("link {link}"))?;
         }
         std::fs::write(folder.join("values.yaml"), stack.values().to_string())?;
         std::fs::copy(stack.control_plane.kubeconfig(), folder.join("kubeconfig"))?;
@@ -162,6 +175,12 @@ impl Cluster {
         }
         let output = self.bash(&self.with_names(&command.text).await?).await?;
         ensure!(!output.trim().is_empty() && !output.contains("items: []"), "{} finds nothing", command.text);
+        let shown = command.output.trim();
+        ensure!(
+            shown.contains('…') || output.contains(shown),
+            "{} does not print what the page shows:\n{output}",
+            command.text
+        );
         Ok(())
     }
 
@@ -240,12 +259,12 @@ fn server() -> anyhow::Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_of_kubectl_and_helm_acts_on_what_an_installation_has() -> anyhow::Result<()> {
+async fn every_command_of_kubectl_helm_and_the_operator_acts_on_what_an_installation_has() -> anyhow::Result<()> {
     let (whole, parts) = commands();
     let (removals, others): (Vec<_>, Vec<_>) = whole.into_iter().partition(Documented::removes);
     let (all, removals): (Vec<_>, Vec<_>) =
         removals.into_iter().partition(|removal| removal.place.starts_with(REMOVAL));
-    assert!(others.len() >= 12 && removals.len() >= 3 && all.len() >= 5 && parts.len() >= 10);
+    assert!(others.len() >= 15 && removals.len() >= 3 && all.len() >= 5 && parts.len() >= 10);
 
     let cluster = Cluster::start().await?;
     cluster.apply_examples().await?;
