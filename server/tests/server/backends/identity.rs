@@ -112,15 +112,22 @@ async fn without_consent_nothing_reaches_the_backend_and_the_answer_has_the_next
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_of_a_pod_lists_other_listeners_in_it() {
-    let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
-    let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let site = setup(over_http(port(&scripted), "/mcp"), None, &TOOLS).start().await;
-    let address = open.local_addr().unwrap().to_string();
-    eventually("the probe has seen it", async || {
-        let listens = site.status().await.backend?.listens?;
-        // Other tests listen, too, and at most 16 are listed.
-        (listens.contains(&address) || listens.len() == 16).then_some(())
-    })
-    .await;
+async fn the_status_of_a_pod_lists_a_port_that_its_backend_opens_on_all_addresses() {
+    let shim = Shim::start(&Options::of(Era::Modern).launch().unwrap()).await;
+    let tools = ["listen_everywhere", "announce"];
+    let site = setup(over_stdio(), Some(shim.socket()), &tools).start().await;
+    let listens = async || site.status().await.backend?.listens;
+    eventually("a probe has read the sockets", listens).await;
+    // Other programs listen, too. The status has the first 16 addresses in the order of text, so this port is low.
+    let mut ports = 10_000..11_000;
+    let address = loop {
+        let port = ports.next().unwrap();
+        let answer = call(&site, true, "listen_everywhere", json!({ "port": port })).await;
+        if answer["isError"] != true {
+            break format!("0.0.0.0:{port}");
+        }
+    };
+    // A probe follows each change of a list.
+    call(&site, true, "announce", json!({ "kind": "tools" })).await;
+    eventually("a probe has seen the port", async || listens().await?.contains(&address).then_some(())).await;
 }

@@ -152,6 +152,20 @@ async fn the_network_policy_only_allows_monitoring() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_network_policy_lets_the_operator_try_all_ports_of_servers_and_of_no_other_pods() {
+    let policy = one(&render(&json!({"networkPolicy": {"create": true}})).await, "NetworkPolicy").clone();
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    let servers = json!({
+        "namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "mcp-entra-server"}},
+    });
+    let (to_servers, others): (Vec<_>, Vec<_>) =
+        policy["spec"]["egress"].as_array().unwrap().iter().partition(|rule| rule["to"] == json!([servers]));
+    assert_eq!(to_servers, [&json!({"to": [servers]})], "a rule without ports allows all of them");
+    let ports = others.iter().flat_map(|rule| rule["ports"].as_array().unwrap().iter().map(|port| &port["port"]));
+    assert_eq!(ports.collect::<Vec<_>>(), [53, 53, 443, 6443], "DNS and the API server: {others:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_namespaced_object_is_in_the_releases_namespace_or_in_a_watched_one() {
     let mut values = mk_every_option();
     values["networkPolicy"] = json!({"create": true});
