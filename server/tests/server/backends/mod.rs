@@ -2,6 +2,7 @@
 
 mod attacks;
 mod complaints;
+mod everything;
 mod faces;
 mod identity;
 mod lists;

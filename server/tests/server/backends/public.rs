@@ -81,19 +81,51 @@ async fn public_servers_over_http_answer_clients_of_both_eras() {
         }
         let token = site.setup.tenant.token(ALICE);
         assert_eq!(site.tools(&token).await, [tool], "{public:?}");
+        let hidden = public.tools().iter().find(|hidden| **hidden != tool).unwrap();
+        for is_modern in [true, false] {
+            let refused = request(&site, ALICE, is_modern, "tools/call", json!({ "name": hidden, "arguments": {} }));
+            assert_eq!(refused.send().await.unwrap().status(), 403, "{public:?} {hidden}");
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prompts_resources_and_completions_of_a_public_server_are_passed_on() {
-    let Stdio { site, .. } = &stdio(Public::Everything, &["echo"]).await;
-    for is_modern in [true, false] {
-        let prompts = ask(site, is_modern, "prompts/list", json!({})).await;
-        assert!(prompts["prompts"].as_array().unwrap().len() > 1, "{prompts}");
-        let resources = ask(site, is_modern, "resources/list", json!({})).await;
-        let uri = resources["resources"][0]["uri"].as_str().unwrap();
-        let read = ask(site, is_modern, "resources/read", json!({ "uri": uri })).await;
-        assert_eq!(read["contents"][0]["uri"], uri, "{read}");
+async fn prompts_resources_and_completions_of_a_public_server_are_passed_on_over_both_transports() {
+    let scratch = tempfile::tempdir().unwrap();
+    let backend = Public::Everything.start_http(scratch.path()).await.unwrap();
+    let over_http = setup(over_http(backend.port, backend.path), None, &["echo"]).start().await;
+    let over_stdio = stdio(Public::Everything, &["echo"]).await;
+    for site in [&over_http, &over_stdio.site] {
+        for is_modern in [true, false] {
+            let prompts = ask(site, is_modern, "prompts/list", json!({})).await;
+            assert!(prompts["prompts"].as_array().unwrap().len() > 1, "{prompts}");
+            let params = json!({ "name": "args-prompt", "arguments": { "city": "Lund", "state": "Skåne" } });
+            let prompt = ask(site, is_modern, "prompts/get", params).await;
+            assert_eq!(prompt["messages"][0]["content"]["text"], "What's weather in Lund, Skåne?", "{prompt}");
+            let resources = ask(site, is_modern, "resources/list", json!({})).await;
+            let uri = resources["resources"][0]["uri"].as_str().unwrap();
+            let read = ask(site, is_modern, "resources/read", json!({ "uri": uri })).await;
+            assert_eq!(read["contents"][0]["uri"], uri, "{read}");
+            completes(site, is_modern).await;
+        }
+    }
+}
+
+/// Checks completions of a prompt's arguments, one of which depends on the other, and of a template's variable.
+async fn completes(site: &Site, is_modern: bool) {
+    let prompt = json!({ "type": "ref/prompt", "name": "completable-prompt" });
+    let template = json!({ "type": "ref/resource", "uri": "demo://resource/dynamic/text/{resourceId}" });
+    let sales = json!({ "arguments": { "department": "Sales" } });
+    for (reference, argument, context, expected) in [
+        (&prompt, ("department", "S"), json!({}), json!(["Sales", "Support"])),
+        (&prompt, ("name", "E"), sales, json!(["Eve"])),
+        (&template, ("resourceId", "7"), json!({}), json!(["7"])),
+        (&template, ("resourceId", "x"), json!({}), json!([])),
+    ] {
+        let argument = json!({ "name": argument.0, "value": argument.1 });
+        let params = json!({ "ref": reference, "argument": argument, "context": context });
+        let completed = ask(site, is_modern, "completion/complete", params).await;
+        assert_eq!(completed["completion"]["values"], expected, "{completed}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of a backend's sessions and processes: their owners, their start, and their end.
 
 use std::collections::HashSet;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use mcp_entra_policy::BackendSessions;
 use serde_json::{Value, json};
+use stock_backends::Launch;
 use stock_backends::scripted::{self, Era, Options};
 use tokio::time::{Instant, timeout};
 
@@ -212,7 +214,12 @@ async fn a_process_that_answers_late_is_waited_for() {
 pub(super) async fn process(era: Era, port: u16) -> tokio::process::Child {
     let mut launch = Options::of(era).launch().unwrap();
     launch.args.extend(["--port".to_owned(), port.to_string()]);
-    let child = launch.command().spawn().unwrap();
+    started(&launch, port).await
+}
+
+/// Starts this command, and returns when it listens at this port. Dropping this ends it.
+pub(super) async fn started(launch: &Launch, port: u16) -> tokio::process::Child {
+    let child = launch.command().stdout(Stdio::null()).spawn().unwrap();
     eventually("it listens", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
     child
 }
