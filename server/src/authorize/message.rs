@@ -333,6 +333,18 @@ mod tests {
     }
 
     #[test]
+    fn a_client_listens_to_the_first_100_different_resources_of_its_request() {
+        let different = Vec::from_iter((0..101).map(|number| format!("note:{number}")));
+        let params = json!({
+            "_meta": { "io.modelcontextprotocol/protocolVersion": "2026-07-28" },
+            "notifications": { "resourceSubscriptions": [["note:0".to_owned()].as_slice(), &different].concat() },
+        });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params });
+        let Method::Listen(filter) = Message::parse(body.to_string().as_bytes()).unwrap().method else { panic!() };
+        assert_eq!(filter.uris, different[..100]);
+    }
+
+    #[test]
     fn an_unknown_method_is_refused_in_the_way_of_its_revision() {
         let modern = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
         assert_eq!(refused(modern), ("unknown_method", -32601));

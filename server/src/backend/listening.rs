@@ -15,7 +15,7 @@ use crate::raw_json::{RawObject, raw};
 
 const METHOD: &str = "subscriptions/listen";
 /// Pause before a stream that has ended is opened again.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 
 /// Listens to changes of the lists until the guard is dropped.
 pub(super) fn to_lists(link: &Arc<Link>, id: u64, identity: &Identity) -> DropGuard {

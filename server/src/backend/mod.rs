@@ -3,7 +3,7 @@
 //!
 //! [`lines`] and [`http`] carry messages. [`events`] and [`line_codec`] find messages in bytes, and [`message`] reads
 //! and writes them. [`session`] finds the revision that the backend speaks, and sends requests in it. [`sessions`]
-//! keeps a session for each caller. [`catalogue`] reads the backend's lists. [`subscriptions`] counts the listeners
+//! keeps a session for each caller. [`catalogue`] reads the backend's lists. [`subscriptions`] records the listeners
 //! of resources, and [`subscribing`] subscribes at the backend.
 
 mod catalogue;

@@ -1,5 +1,6 @@
 //! Session with a backend: finds the revision that the backend speaks, and sends requests in it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -184,28 +185,34 @@ impl Session {
         self.link.ended().clone()
     }
 
-    /// Requests a subscription to this URI, or its end, in a session with a handshake.
-    pub(super) async fn ask_about(&self, method: &str, uri: &str, identity: Identity) -> Result<(), BackendError> {
+    /// Subscribes to this URI, or unsubscribes from it, in a session with a handshake.
+    pub(super) async fn subscribe(
+        &self,
+        (uri, subscribes): (&str, bool),
+        identity: Identity,
+    ) -> Result<(), BackendError> {
         if let Link::Http(http) = &*self.link
             && !http.listens().await
         {
             return Err(BackendError::Malformed("it has no stream of notifications".to_owned()));
         }
+        let method = if subscribes { "resources/subscribe" } else { "resources/unsubscribe" };
         let mut asking = Asking { name: Some(uri), identity, ..Asking::new(method) };
         asking.params.set("uri", raw(&json!(uri)));
         self.ask_within(SUBSCRIPTION_TIMEOUT, Era::Legacy, asking).await.map(drop)
     }
 
-    /// Listens to these notifications of a backend without a handshake, until it ends the stream or this future is
-    /// dropped. The future does not keep the session alive.
+    /// Listens to updates of these resources of a backend without a handshake, until it ends the stream or this
+    /// future is dropped. The future does not keep the session alive.
     pub(super) fn listen(
         &self,
-        wanted: &Value,
+        uris: &BTreeSet<Arc<str>>,
         identity: Identity,
         notices: OnNotice,
     ) -> impl Future<Output = Result<(), BackendError>> + Send + 'static {
         let (link, id) = (Arc::clone(&self.link), self.next_id.fetch_add(1, Ordering::Relaxed));
-        listening::listen(link, (id, wanted.clone()), identity, Some(notices))
+        let wanted = json!({ "resourceSubscriptions": Vec::from_iter(uris.iter().map(|uri| &**uri)) });
+        listening::listen(link, (id, wanted), identity, Some(notices))
     }
 
     /// Sends a request and returns its result. Dropping this future cancels the request.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use mcp_entra_policy::BackendSessions;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -21,7 +22,7 @@ use super::http::{self, Http};
 use super::lines::Lines;
 use super::link::Link;
 use super::session::{Asking, Era, Session, Timeouts};
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{OfSession, Subscriptions};
 use super::{Catalogue, Change, Identity, OnChange, OnListChange, Peer, Place, Request, is_shared};
 use crate::raw_json::RawObject;
 
@@ -51,9 +52,9 @@ const READING: Duration = Duration::from_secs(1);
 const MOST_LISTED: usize = 32;
 /// Pause after a failure. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Lifetime of a session after which its end does not count as a failure.
-const STABLE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const STABLE: Duration = Duration::from_secs(30);
 /// Time within which a connection is tried again. The backend's program may have started just now.
 const STARTING: Duration = Duration::from_secs(10);
 const STARTING_PAUSE: Duration = Duration::from_millis(250);
@@ -393,8 +394,8 @@ impl Sessions {
                 is_stale.store(true, Ordering::Release);
                 tell();
             }
-            Change::Resource(uri) => subscriptions.updated(&key, &uri),
-            Change::Missed => subscriptions.missed(&key),
+            Change::Resource(uri) => subscriptions.with(&key, |session| session.updated(&uri)),
+            Change::Missed => subscriptions.with(&key, OfSession::missed),
         });
         match &self.place {
             Place::Socket(socket) => Lines::connect(socket, self.memory.clone(), changes).await.map(Link::Lines),
@@ -427,6 +428,11 @@ impl Sessions {
     }
 }
 
+/// Returns the pauses after failures in a row. Each is twice as long as the one before, up to a maximum.
+pub(super) fn growing_pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE).without_max_times().build()
+}
+
 fn lock<T>(value: &Lock<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -442,8 +448,8 @@ impl State {
             self.failures = 0;
             return;
         }
+        let pause = growing_pauses().nth(self.failures.min(10) as usize).unwrap_or(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_PAUSE);
         self.resting_until = Some(Instant::now() + pause);
     }
 }

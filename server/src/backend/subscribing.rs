@@ -1,38 +1,31 @@
 //! Subscriptions of one session at the backend. Makes and ends them as listeners need, and makes them again in the
 //! next session.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error::BackendError;
+use super::listening::PAUSE;
 use super::session::{Era, Session};
-use super::sessions::Sessions;
-use super::subscriptions::{Subscriptions, Updates};
+use super::sessions::{LONGEST_PAUSE, STABLE, Sessions, growing_pauses};
+use super::subscriptions::{OfSession, Snapshot, Updates};
 use super::{Identity, Notice, OnNotice};
 
 /// Maximum number of requests of one session that wait for their answers.
 const MOST_REQUESTS: usize = 8;
 /// Time limit for a backend to acknowledge a stream.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
-/// Pause before a stream that has ended is opened again.
-const PAUSE: Duration = Duration::from_secs(5);
 /// Pause before another attempt, if the next session has refused a subscription.
 const RETRY: Duration = Duration::from_secs(30);
-/// Pause after the end of a session. Each further short session doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Lifetime of a session after which the pause is short again.
-const STABLE: Duration = Duration::from_secs(30);
-/// Time without events after which a session with listeners is marked as used.
+/// Interval at which a session with listeners is marked as used.
 const TOUCH: Duration = Duration::from_secs(60);
 
 impl Sessions {
@@ -61,266 +54,220 @@ impl Sessions {
     }
 }
 
-/// Keeps the subscriptions of a session at the backend until nobody needs any.
+/// Keeps the subscriptions of a session at the backend until nobody needs any. Begins another session after one that
+/// has ended.
 async fn keep(sessions: Arc<Sessions>, key: String) {
-    let subscriptions = Arc::clone(sessions.subscriptions());
-    let mut pause = FIRST_PAUSE;
-    while let Some(difference) = subscriptions.difference(&key).filter(|_| !subscriptions.forget(&key)) {
+    let subscriptions = sessions.subscriptions();
+    let mut pauses = growing_pauses();
+    while !subscriptions.forget(&key) {
         let begun_at = Instant::now();
-        if let Ok(session) = sessions.session(&key, &difference.identity).await {
-            let (era, ended) = (session.era(), session.ended());
-            // The weak reference lets the cache evict the session in spite of listeners.
-            let (session, sessions) = (Arc::downgrade(&session), &sessions);
-            let keeper = Keeper { sessions, subscriptions: &subscriptions, key: &key, session, ended };
-            let end = match era {
-                Era::Legacy => keeper.by_requests().await,
-                Era::Modern => keeper.by_streams().await,
-            };
-            if end == End::Unwanted {
-                return;
-            }
-            keeper.forget().await;
+        let Some(snapshot) = subscriptions.with(&key, |session| Some(session.snapshot())) else { return };
+        match keep_in_session(&sessions, &key, &snapshot.identity).await {
+            // Another keeper may have begun.
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%error, "a session with subscriptions has ended"),
         }
-        subscriptions.lost(&key);
+        subscriptions.with(&key, OfSession::lost);
         if begun_at.elapsed() > STABLE {
-            pause = FIRST_PAUSE;
+            pauses = growing_pauses();
         }
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = difference.changed.notified() => {}
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        _ = timeout(pauses.next().unwrap_or(LONGEST_PAUSE), snapshot.changed.notified()).await;
     }
 }
 
-/// The reason why a keeper has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Nobody listens any longer. Another keeper may have begun.
-    Unwanted,
-    /// The session has ended.
-    Session,
+/// Keeps the subscriptions in one session until nobody needs any.
+///
+/// # Errors
+/// If the session cannot begin, or has ended.
+async fn keep_in_session(sessions: &Arc<Sessions>, key: &str, identity: &Identity) -> Result<(), BackendError> {
+    let session = sessions.session(key, identity).await?;
+    let (era, ended) = (session.era(), session.ended());
+    // The weak reference lets the cache evict the session in spite of listeners.
+    let keeper = Keeper { sessions, key, session: Arc::downgrade(&session) };
+    drop(session);
+    let kept = tokio::select! {
+        biased;
+        () = ended.cancelled() => Err(BackendError::Ended),
+        kept = keeper.by_requests(), if era == Era::Legacy => kept,
+        kept = keeper.by_streams(), if era == Era::Modern => kept,
+        never = keeper.touch() => match never {},
+    };
+    // The backend may have forgotten a session over HTTP. The end of a process needs no such record.
+    if let (Err(_), Some(session)) = (&kept, keeper.session.upgrade().filter(|session| session.is_alive())) {
+        sessions.ended(key, &session).await;
+    }
+    kept
 }
 
 /// The keeper of the subscriptions in one session.
 struct Keeper<'a> {
-    sessions: &'a Arc<Sessions>,
-    subscriptions: &'a Arc<Subscriptions>,
+    sessions: &'a Sessions,
     key: &'a str,
     session: Weak<Session>,
-    ended: CancellationToken,
 }
 
-/// A completed request about one URI.
-struct Answered {
-    uri: Arc<str>,
-    subscribes: bool,
-    answer: Result<(), BackendError>,
-}
-
-/// A stream of notifications.
+/// A stream of updates.
 struct Stream {
     asked: BTreeSet<Arc<str>>,
-    /// The URIs that the backend has acknowledged.
-    acknowledged: BTreeSet<Arc<str>>,
     end: BoxFuture<'static, Result<(), BackendError>>,
-}
-
-/// A stream that the backend has not acknowledged yet.
-struct Opening {
-    stream: Stream,
-    acknowledgement: mpsc::Receiver<HashSet<String>>,
-    until: Instant,
 }
 
 impl Keeper<'_> {
     /// Subscribes and unsubscribes with one request for each URI, as backends with a handshake require.
-    async fn by_requests(&self) -> End {
-        let (mut requests, mut busy) = (FuturesUnordered::<BoxFuture<'static, Answered>>::new(), BTreeSet::new());
-        let mut resting = HashMap::<Arc<str>, Instant>::new();
-        let mut touches = interval(TOUCH);
-        while let Some(difference) = self.subscriptions.difference(self.key) {
-            if requests.is_empty() && self.subscriptions.forget(self.key) {
+    async fn by_requests(&self) -> Result<(), BackendError> {
+        let mut requests = FuturesUnordered::new();
+        // URIs without further requests: until the answer to the last one, or until this time.
+        let mut paused = HashMap::<Arc<str>, Option<Instant>>::new();
+        while let Some(Snapshot { identity, wanted, taken, changed }) = self.snapshot() {
+            if requests.is_empty() && self.forget() {
                 break;
             }
-            resting.retain(|_, until| *until > Instant::now());
-            let surplus = difference.surplus.into_iter().map(|uri| (uri, false));
-            let missing = difference.missing.into_iter().map(|uri| (uri, true));
-            for (uri, subscribes) in surplus.chain(missing).filter(|(uri, _)| !resting.contains_key(uri)) {
-                let Some(session) = self.session.upgrade() else { return End::Session };
-                if requests.len() >= MOST_REQUESTS {
-                    break;
-                }
-                if !busy.insert(Arc::clone(&uri)) {
-                    continue;
-                }
+            paused.retain(|_, until| until.is_none_or(|until| until > Instant::now()));
+            let surplus = taken.difference(&wanted).map(|uri| (uri, false));
+            let missing = wanted.difference(&taken).map(|uri| (uri, true));
+            let next = surplus.chain(missing).filter(|(uri, _)| !paused.contains_key(*uri));
+            for (uri, subscribes) in next.take(MOST_REQUESTS.saturating_sub(requests.len())).collect::<Vec<_>>() {
+                let session = self.session()?;
                 if !subscribes {
-                    self.subscriptions.left(self.key, &uri);
+                    self.with(|session| session.retain(|taken| *taken != **uri));
                 }
-                requests.push(Box::pin(ask(session, (uri, subscribes), difference.identity.clone())));
+                paused.insert(Arc::clone(uri), None);
+                let (uri, identity) = (Arc::clone(uri), identity.clone());
+                requests.push(async move {
+                    let answer = session.subscribe((&uri, subscribes), identity).await;
+                    (uri, subscribes, answer)
+                });
             }
             tokio::select! {
                 biased;
-                () = self.ended.cancelled() => return End::Session,
-                Some(answered) = requests.next() => {
-                    busy.remove(&answered.uri);
-                    if matches!(answered.answer, Err(BackendError::SessionLost)) {
-                        self.ended.cancel();
-                        return End::Session;
-                    }
-                    if let Some(uri) = self.failed_again(answered) {
-                        resting.insert(uri, Instant::now() + RETRY);
+                Some((uri, subscribes, answer)) = requests.next() => {
+                    paused.remove(&uri);
+                    match answer {
+                        Err(error @ BackendError::SessionLost) => return Err(error),
+                        Ok(()) if subscribes => self.with(|session| session.taken(&uri)),
+                        Err(error) if subscribes => {
+                            tracing::debug!(%error, "the backend does not take a subscription");
+                            if self.with(|session| session.refused(&uri)) {
+                                paused.insert(uri, Some(Instant::now() + RETRY));
+                            }
+                        }
+                        Ok(()) | Err(_) => {}
                     }
                 }
-                () = difference.changed.notified() => {}
-                () = at(resting.values().min().copied()) => {}
-                _ = touches.tick() => self.sessions.touch(self.key).await,
+                () = changed.notified() => {}
+                Some(()) = OptionFuture::from(paused.values().flatten().min().map(|until| sleep_until(*until))) => {}
             }
         }
-        End::Unwanted
-    }
-
-    /// Records an answer. Returns the URI if listeners lose a subscription that they had before.
-    fn failed_again(&self, Answered { uri, subscribes, answer }: Answered) -> Option<Arc<str>> {
-        match answer {
-            Ok(()) if subscribes => self.subscriptions.taken(self.key, &uri),
-            Err(error) if subscribes => {
-                tracing::debug!(%error, "the backend refuses a subscription");
-                return self.subscriptions.refused(self.key, &uri).then_some(uri);
-            }
-            Ok(()) | Err(_) => {}
-        }
-        None
+        Ok(())
     }
 
     /// Listens with a stream, as backends require since 2026-07-28. A stream with other URIs opens before the present
     /// stream closes, so that no update is missed.
-    async fn by_streams(&self) -> End {
-        let (mut present, mut next) = (None::<Stream>, None::<Opening>);
-        let mut resting_until = None::<Instant>;
-        let mut touches = interval(TOUCH);
-        while let Some(difference) = self.subscriptions.difference(self.key) {
-            if difference.wanted.is_empty() {
+    async fn by_streams(&self) -> Result<(), BackendError> {
+        let (mut present, mut next) = (None::<Stream>, None);
+        let mut resting_until = None;
+        while let Some(Snapshot { identity, wanted, taken, changed }) = self.snapshot() {
+            if wanted.is_empty() {
                 (present, next) = (None, None);
-                self.subscriptions.lost(self.key);
-                if self.subscriptions.forget(self.key) {
+                self.with(OfSession::lost);
+                if self.forget() {
                     break;
                 }
                 continue;
             }
-            resting_until = resting_until.filter(|until| *until > Instant::now());
-            let fits = present.as_ref().is_some_and(|present| present.fits(&difference.wanted));
+            // The present stream must have all wanted URIs that the backend accepts, and no others.
+            let has_all = present.as_ref().is_some_and(|present| wanted.is_subset(&present.asked));
+            let fits = has_all && taken.is_subset(&wanted);
             if !fits && next.is_none() && resting_until.is_none() {
-                let Some(session) = self.session.upgrade() else { return End::Session };
-                next = Some(Opening::of(&session, difference.wanted, difference.identity));
+                next = Some(open(&*self.session()?, wanted, identity).boxed());
             }
-            let until = next.as_ref().map(|next| next.until);
             tokio::select! {
                 biased;
-                () = self.ended.cancelled() => return End::Session,
-                acknowledged = acknowledged(&mut next) => match (acknowledged, next.take()) {
-                    (Some(uris), Some(opening)) => present = Some(self.acknowledged(opening.stream, &uris)),
-                    (_, opening) => resting_until = Some(self.failed(opening)),
-                },
-                () = at(until) => resting_until = Some(self.failed(next.take())),
-                () = end(&mut present) => {
+                Some((stream, acknowledged)) = OptionFuture::from(next.as_mut()) => {
+                    next = None;
+                    self.opened(&stream.asked, acknowledged.as_ref());
+                    match acknowledged {
+                        Some(_) => present = Some(stream),
+                        None => resting_until = Some(Instant::now() + PAUSE),
+                    }
+                }
+                Some(_) = OptionFuture::from(present.as_mut().map(|present| &mut present.end)) => {
                     present = None;
-                    self.subscriptions.lost(self.key);
+                    self.with(OfSession::lost);
                     resting_until = Some(Instant::now() + PAUSE);
                 }
-                () = difference.changed.notified() => {}
-                () = at(resting_until) => {}
-                _ = touches.tick() => self.sessions.touch(self.key).await,
+                () = changed.notified() => {}
+                Some(()) = OptionFuture::from(resting_until.map(sleep_until)) => resting_until = None,
             }
         }
-        End::Unwanted
+        Ok(())
     }
 
-    /// Accepts a stream that the backend has acknowledged for these URIs.
-    fn acknowledged(&self, mut stream: Stream, uris: &HashSet<String>) -> Stream {
-        stream.acknowledged = stream.asked.iter().filter(|uri| uris.contains(&***uri)).cloned().collect();
-        self.subscriptions.only(self.key, &stream.acknowledged);
-        for uri in &stream.asked {
-            match stream.acknowledged.contains(uri) {
-                true => self.subscriptions.taken(self.key, uri),
-                false => {
-                    self.subscriptions.refused(self.key, uri);
+    /// Records the URIs that the backend has acknowledged in a new stream. Without an acknowledgement, the present
+    /// stream goes on.
+    fn opened(&self, asked: &BTreeSet<Arc<str>>, acknowledged: Option<&BTreeSet<Arc<str>>>) {
+        let has = |uri: &str| acknowledged.is_some_and(|uris| uris.contains(uri));
+        self.with(|session| {
+            if acknowledged.is_some() {
+                session.retain(has);
+            }
+            for uri in asked {
+                match has(uri) {
+                    true => session.taken(uri),
+                    false => _ = session.refused(uri),
                 }
             }
-        }
-        stream
-    }
-
-    /// Drops a stream that was not acknowledged. Returns the time of the next attempt.
-    fn failed(&self, opening: Option<Opening>) -> Instant {
-        for uri in opening.into_iter().flat_map(|opening| opening.stream.asked) {
-            self.subscriptions.refused(self.key, &uri);
-        }
-        Instant::now() + PAUSE
-    }
-
-    /// Forgets a session over HTTP that the backend no longer knows. The end of a process needs no such record.
-    async fn forget(&self) {
-        let lost = self.session.upgrade().filter(|session| self.ended.is_cancelled() && session.is_alive());
-        if let Some(session) = lost {
-            self.sessions.ended(self.key, &session).await;
-        }
-    }
-}
-
-impl Stream {
-    /// Returns true if the stream has all wanted URIs that the backend accepts, and no others.
-    fn fits(&self, wanted: &BTreeSet<Arc<str>>) -> bool {
-        wanted.is_subset(&self.asked) && self.acknowledged.is_subset(wanted)
-    }
-}
-
-impl Opening {
-    /// Returns a new stream of updates of these resources.
-    fn of(session: &Session, asked: BTreeSet<Arc<str>>, identity: Identity) -> Self {
-        let (sender, acknowledgement) = mpsc::channel(1);
-        let notices: OnNotice = Arc::new(move |notice| {
-            if let Notice::Acknowledged(uris) = notice {
-                _ = sender.try_send(uris.into_iter().collect());
-            }
         });
-        let uris = Vec::from_iter(asked.iter().map(|uri| &**uri));
-        let end = session.listen(&json!({ "resourceSubscriptions": uris }), identity, notices).boxed();
-        let stream = Stream { asked, acknowledged: BTreeSet::new(), end };
-        Self { stream, acknowledgement, until: Instant::now() + ACKNOWLEDGED_WITHIN }
+    }
+
+    /// Marks the session as used, again and again.
+    async fn touch(&self) -> Infallible {
+        loop {
+            sleep(TOUCH).await;
+            self.sessions.touch(self.key).await;
+        }
+    }
+
+    fn session(&self) -> Result<Arc<Session>, BackendError> {
+        self.session.upgrade().ok_or(BackendError::Ended)
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.with(|session| Some(session.snapshot()))
+    }
+
+    fn forget(&self) -> bool {
+        self.sessions.subscriptions().forget(self.key)
+    }
+
+    fn with<T: Default>(&self, apply: impl FnOnce(&mut OfSession) -> T) -> T {
+        self.sessions.subscriptions().with(self.key, apply)
     }
 }
 
-/// Subscribes to a URI, or unsubscribes from it.
-async fn ask(session: Arc<Session>, (uri, subscribes): (Arc<str>, bool), identity: Identity) -> Answered {
-    let method = if subscribes { "resources/subscribe" } else { "resources/unsubscribe" };
-    let answer = session.ask_about(method, &uri, identity).await;
-    Answered { uri, subscribes, answer }
-}
-
-/// Waits for the acknowledgement of a stream. Returns `None` if the stream ends before it. Never returns without a
-/// stream.
-async fn acknowledged(opening: &mut Option<Opening>) -> Option<HashSet<String>> {
-    let Some(Opening { stream, acknowledgement, .. }) = opening else { return std::future::pending().await };
-    tokio::select! {
-        biased;
-        uris = acknowledgement.recv() => uris,
-        _ = &mut stream.end => None,
-    }
-}
-
-/// Waits for the end of a stream. Never returns without a stream.
-async fn end(stream: &mut Option<Stream>) {
-    match stream {
-        Some(stream) => drop((&mut stream.end).await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until this time. Never returns without a time.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
+/// Opens a stream of updates of these resources. Returns it with the acknowledged URIs, or without them if the backend
+/// does not acknowledge it in time.
+fn open(
+    session: &Session,
+    asked: BTreeSet<Arc<str>>,
+    identity: Identity,
+) -> impl Future<Output = (Stream, Option<BTreeSet<Arc<str>>>)> + Send + 'static {
+    let (sender, mut acknowledgement) = mpsc::channel(1);
+    let notices: OnNotice = Arc::new(move |notice| {
+        if let Notice::Acknowledged(uris) = notice {
+            _ = sender.try_send(uris);
+        }
+    });
+    let mut end = session.listen(&asked, identity, notices).boxed();
+    async move {
+        let acknowledged = tokio::select! {
+            biased;
+            uris = acknowledgement.recv() => uris,
+            _ = &mut end => None,
+            () = sleep(ACKNOWLEDGED_WITHIN) => None,
+        };
+        let acknowledged =
+            acknowledged.map(|uris| uris.iter().filter_map(|uri| asked.get(uri.as_str()).cloned()).collect());
+        (Stream { asked, end }, acknowledged)
     }
 }

@@ -1,8 +1,9 @@
-//! Subscriptions of callers to resources. Counts them for each session, limits them, and delivers updates.
+//! Subscriptions of callers to resources. Limits them, records which of them the backend has accepted, and delivers
+//! updates.
 //!
 //! A subscription outlives its session. Another module makes it again in the next session.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,32 +37,29 @@ struct All {
 }
 
 /// The subscriptions of one session.
-struct OfSession {
+#[derive(Default)]
+pub(super) struct OfSession {
     /// The identity of the caller who subscribed last.
     identity: Identity,
     listeners: HashMap<u64, Listener>,
-    /// Number of listeners of each URI. No number is zero.
-    counts: HashMap<Arc<str>, usize>,
     /// The URIs that the backend has accepted in the present session.
-    taken: HashSet<Arc<str>>,
+    taken: BTreeSet<Arc<str>>,
     changed: Arc<Notify>,
 }
 
 struct Listener {
     caller: String,
-    uris: HashMap<Arc<str>, Stage>,
-    /// Updates that it has not received yet.
-    pending: BTreeSet<Arc<str>>,
+    uris: BTreeMap<Arc<str>, Subscription>,
+    /// Notified when a subscription changes.
     woken: Arc<Notify>,
 }
 
-/// The stage of a listener's subscription to one URI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The backend has not answered.
-    Asked,
-    /// The backend has accepted it once.
-    Taken,
+/// A listener's subscription to one URI.
+struct Subscription {
+    /// True once the backend has accepted the URI.
+    is_taken: bool,
+    /// True if the listener has not received the last update yet.
+    is_updated: bool,
 }
 
 /// The updates for one listener. Dropping this ends its subscriptions.
@@ -73,16 +71,14 @@ pub struct Updates {
     told_at: Option<Instant>,
 }
 
-/// The difference between the subscriptions that listeners want and those that the backend has.
-pub(super) struct Difference {
+/// The URIs of one session at one moment.
+pub(super) struct Snapshot {
     pub(super) identity: Identity,
-    /// Every URI that listeners want.
+    /// The URIs that listeners want.
     pub(super) wanted: BTreeSet<Arc<str>>,
-    /// Wanted URIs that the backend has not accepted.
-    pub(super) missing: Vec<Arc<str>>,
-    /// Accepted URIs that no listener wants.
-    pub(super) surplus: Vec<Arc<str>>,
-    /// Notified when a listener is added or removed.
+    /// The URIs that the backend has accepted.
+    pub(super) taken: BTreeSet<Arc<str>>,
+    /// Notified when listeners want other URIs.
     pub(super) changed: Arc<Notify>,
 }
 
@@ -98,154 +94,33 @@ impl Subscriptions {
         let mut all = self.lock();
         all.last += 1;
         let (number, woken) = (all.last, Arc::<Notify>::default());
-        let mut of_pod = all.sessions.values().map(|session| session.counts.len()).sum::<usize>();
+        let others = all.sessions.iter().filter(|(other, _)| *other != key);
+        let elsewhere = others.map(|(_, session)| session.wanted().collect::<HashSet<_>>().len()).sum();
         let is_first = !all.sessions.contains_key(key);
-        let session = all.sessions.entry(key.to_owned()).or_insert_with(OfSession::new);
-        let own = session.listeners.values().filter(|listener| listener.caller == caller);
-        let mut of_caller = own.map(|listener| listener.uris.len()).sum::<usize>();
-        let mut listener = Listener {
-            caller: caller.to_owned(),
-            uris: HashMap::new(),
-            pending: BTreeSet::new(),
-            woken: Arc::clone(&woken),
-        };
-        for uri in uris.iter().filter(|uri| uri.len() <= LONGEST_URI) {
-            let known = session.counts.get_key_value(uri.as_str()).map(|(known, _)| Arc::clone(known));
-            let is_full = known.is_none() && (session.counts.len() >= MOST_OF_SESSION || of_pod >= MOST_OF_POD);
-            if is_full || of_caller >= MOST_OF_CALLER || listener.uris.contains_key(uri.as_str()) {
-                continue;
-            }
-            of_pod += usize::from(known.is_none());
-            of_caller += 1;
-            let uri = known.unwrap_or_else(|| Arc::from(uri.as_str()));
-            let stage = if session.taken.contains(&uri) { Stage::Taken } else { Stage::Asked };
-            *session.counts.entry(Arc::clone(&uri)).or_default() += 1;
-            listener.uris.insert(uri, stage);
-        }
+        let session = all.sessions.entry(key.to_owned()).or_default();
+        let uris = session.allowed(caller, uris, elsewhere);
+        session.listeners.insert(number, Listener { caller: caller.to_owned(), uris, woken: Arc::clone(&woken) });
         session.identity = identity.clone();
-        session.listeners.insert(number, listener);
         session.changed.notify_one();
         drop(all);
-        let subscriptions = Arc::clone(self);
-        (Updates { subscriptions, key: key.to_owned(), number, woken, told_at: None }, is_first)
+        (Updates { subscriptions: Arc::clone(self), key: key.to_owned(), number, woken, told_at: None }, is_first)
     }
 
-    /// Returns the difference between the subscriptions that listeners want and those that the backend has. Returns
-    /// `None` for an unknown session.
-    pub(super) fn difference(&self, key: &str) -> Option<Difference> {
-        let all = self.lock();
-        let session = all.sessions.get(key)?;
-        let (wanted, taken) = (&session.counts, &session.taken);
-        Some(Difference {
-            identity: session.identity.clone(),
-            wanted: wanted.keys().cloned().collect(),
-            missing: wanted.keys().filter(|uri| !taken.contains(*uri)).cloned().collect(),
-            surplus: taken.iter().filter(|uri| !wanted.contains_key(*uri)).cloned().collect(),
-            changed: Arc::clone(&session.changed),
-        })
+    /// Applies a function to the subscriptions of a session. Returns the default value for an unknown session.
+    pub(super) fn with<T: Default>(&self, key: &str, apply: impl FnOnce(&mut OfSession) -> T) -> T {
+        self.lock().sessions.get_mut(key).map(apply).unwrap_or_default()
     }
 
     /// Forgets a session in which nobody wants a URI. Returns false if a listener wants one, or the backend still has
     /// one.
     pub(super) fn forget(&self, key: &str) -> bool {
         let mut all = self.lock();
-        let is_idle = |session: &OfSession| session.counts.is_empty() && session.taken.is_empty();
+        let is_idle = |session: &OfSession| session.wanted().next().is_none() && session.taken.is_empty();
         let is_forgotten = all.sessions.get(key).is_none_or(is_idle);
         if is_forgotten {
             all.sessions.remove(key);
         }
         is_forgotten
-    }
-
-    /// Records that the backend has accepted this URI. Listeners that had it before receive an update, because they
-    /// may have missed one.
-    pub(super) fn taken(&self, key: &str, uri: &Arc<str>) {
-        let mut all = self.lock();
-        let Some(session) = all.sessions.get_mut(key) else { return };
-        if !session.taken.insert(Arc::clone(uri)) {
-            return;
-        }
-        for listener in session.listeners.values_mut() {
-            match listener.uris.get_mut(uri) {
-                Some(stage @ Stage::Asked) => *stage = Stage::Taken,
-                Some(Stage::Taken) => {
-                    listener.pending.insert(Arc::clone(uri));
-                }
-                None => continue,
-            }
-            listener.woken.notify_one();
-        }
-    }
-
-    /// Records that the backend refuses this URI. Removes it from listeners that have just asked for it. Returns true
-    /// if other listeners want it, which had it before.
-    pub(super) fn refused(&self, key: &str, uri: &str) -> bool {
-        let mut all = self.lock();
-        let Some(session) = all.sessions.get_mut(key) else { return false };
-        for listener in session.listeners.values_mut() {
-            if listener.uris.get(uri) == Some(&Stage::Asked) {
-                listener.uris.remove(uri);
-                listener.pending.remove(uri);
-                less(&mut session.counts, uri);
-                listener.woken.notify_one();
-            }
-        }
-        session.counts.contains_key(uri)
-    }
-
-    /// Records that the backend no longer has this URI.
-    pub(super) fn left(&self, key: &str, uri: &str) {
-        if let Some(session) = self.lock().sessions.get_mut(key) {
-            session.taken.remove(uri);
-        }
-    }
-
-    /// Records that the backend has no other URIs than these.
-    pub(super) fn only(&self, key: &str, uris: &BTreeSet<Arc<str>>) {
-        if let Some(session) = self.lock().sessions.get_mut(key) {
-            session.taken.retain(|uri| uris.contains(uri));
-        }
-    }
-
-    /// Records that the backend no longer has any URI of this session.
-    pub(super) fn lost(&self, key: &str) {
-        if let Some(session) = self.lock().sessions.get_mut(key) {
-            session.taken.clear();
-        }
-    }
-
-    /// Reports an update of a resource to the listeners of exactly this URI in this session.
-    pub(super) fn updated(&self, key: &str, uri: &str) {
-        let mut all = self.lock();
-        let Some(session) = all.sessions.get_mut(key) else { return };
-        for listener in session.listeners.values_mut() {
-            if let Some((uri, _)) = listener.uris.get_key_value(uri)
-                && listener.pending.insert(Arc::clone(uri))
-            {
-                listener.woken.notify_one();
-            }
-        }
-    }
-
-    /// Reports an update of each URI to all listeners of this session, because updates may have been missed.
-    pub(super) fn missed(&self, key: &str) {
-        let mut all = self.lock();
-        let Some(session) = all.sessions.get_mut(key) else { return };
-        for listener in session.listeners.values_mut() {
-            listener.pending.extend(listener.uris.keys().cloned());
-            listener.woken.notify_one();
-        }
-    }
-
-    /// Removes a listener.
-    fn remove(&self, key: &str, number: u64) {
-        let mut all = self.lock();
-        let Some(session) = all.sessions.get_mut(key) else { return };
-        let removed = session.listeners.remove(&number);
-        for uri in removed.into_iter().flat_map(|listener| listener.uris.into_keys()) {
-            less(&mut session.counts, &uri);
-        }
-        session.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
@@ -254,24 +129,94 @@ impl Subscriptions {
 }
 
 impl OfSession {
-    fn new() -> Self {
-        Self {
-            identity: Identity::Nothing,
-            listeners: HashMap::new(),
-            counts: HashMap::new(),
-            taken: HashSet::new(),
-            changed: Arc::default(),
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            identity: self.identity.clone(),
+            wanted: self.wanted().cloned().collect(),
+            taken: self.taken.clone(),
+            changed: Arc::clone(&self.changed),
         }
     }
-}
 
-/// Subtracts one listener of a URI.
-fn less(counts: &mut HashMap<Arc<str>, usize>, uri: &str) {
-    if let Some(count) = counts.get_mut(uri) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(uri);
+    /// Records that the backend has accepted this URI. Listeners that had it before receive an update, because they
+    /// may have missed one.
+    pub(super) fn taken(&mut self, uri: &Arc<str>) {
+        if self.taken.insert(Arc::clone(uri)) {
+            for (subscription, woken) in self.subscribed(uri) {
+                subscription.is_updated |= subscription.is_taken;
+                subscription.is_taken = true;
+                woken.notify_one();
+            }
         }
+    }
+
+    /// Records that the backend refuses this URI. Removes it from listeners that have just asked for it. Returns true
+    /// if other listeners want it, which had it before.
+    pub(super) fn refused(&mut self, uri: &str) -> bool {
+        for listener in self.listeners.values_mut() {
+            if listener.uris.get(uri).is_some_and(|subscription| !subscription.is_taken) {
+                listener.uris.remove(uri);
+                listener.woken.notify_one();
+            }
+        }
+        self.wanted().any(|wanted| **wanted == *uri)
+    }
+
+    /// Records that the backend no longer has any URI.
+    pub(super) fn lost(&mut self) {
+        self.taken.clear();
+    }
+
+    /// Records that the backend no longer has other URIs than these.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.taken.retain(|uri| keep(uri));
+    }
+
+    /// Reports an update of a resource to the listeners of exactly this URI.
+    pub(super) fn updated(&mut self, uri: &str) {
+        for (subscription, woken) in self.subscribed(uri) {
+            subscription.is_updated = true;
+            woken.notify_one();
+        }
+    }
+
+    /// Reports an update of each URI to all listeners, because updates may have been missed.
+    pub(super) fn missed(&mut self) {
+        for listener in self.listeners.values_mut() {
+            listener.uris.values_mut().for_each(|subscription| subscription.is_updated = true);
+            listener.woken.notify_one();
+        }
+    }
+
+    /// Returns the URIs that listeners want. Several listeners may want the same URI.
+    fn wanted(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.listeners.values().flat_map(|listener| listener.uris.keys())
+    }
+
+    /// Returns the subscriptions to this URI, each with the notification of its listener.
+    fn subscribed(&mut self, uri: &str) -> impl Iterator<Item = (&mut Subscription, &Notify)> {
+        let listeners = self.listeners.values_mut();
+        listeners.filter_map(move |listener| Some((listener.uris.get_mut(uri)?, &*listener.woken)))
+    }
+
+    /// Returns the subscriptions of a new listener: as many of these URIs as the limits allow. Other sessions have
+    /// `elsewhere` different URIs.
+    fn allowed(&self, caller: &str, uris: &[String], elsewhere: usize) -> BTreeMap<Arc<str>, Subscription> {
+        let own = self.listeners.values().filter(|listener| listener.caller == caller);
+        let most = MOST_OF_CALLER.saturating_sub(own.map(|listener| listener.uris.len()).sum());
+        let most_different = MOST_OF_SESSION.min(MOST_OF_POD.saturating_sub(elsewhere));
+        let (mut wanted, mut allowed) = (self.wanted().cloned().collect::<HashSet<_>>(), BTreeMap::new());
+        for uri in uris.iter().filter(|uri| uri.len() <= LONGEST_URI) {
+            let known = wanted.get(uri.as_str()).cloned();
+            if allowed.len() >= most || known.is_none() && wanted.len() >= most_different {
+                continue;
+            }
+            let uri = known.unwrap_or_else(|| uri.as_str().into());
+            wanted.insert(Arc::clone(&uri));
+            let is_taken = self.taken.contains(&uri);
+            allowed.insert(uri, Subscription { is_taken, is_updated: false });
+        }
+        allowed
     }
 }
 
@@ -280,20 +225,16 @@ impl Updates {
     /// removes the others from the listener.
     pub(super) async fn decided(&self) -> HashSet<Arc<str>> {
         let decided = async {
-            while self.with(|listener| listener.uris.values().any(|stage| *stage == Stage::Asked)).unwrap_or(false) {
+            while self.with(|listener| listener.uris.values().any(|subscription| !subscription.is_taken)) {
                 self.woken.notified().await;
             }
         };
         _ = timeout(PATIENCE, decided).await;
-        let mut all = self.subscriptions.lock();
-        let Some(session) = all.sessions.get_mut(&self.key) else { return HashSet::new() };
-        let Some(listener) = session.listeners.get_mut(&self.number) else { return HashSet::new() };
-        for (uri, _) in listener.uris.extract_if(|_, stage| *stage == Stage::Asked) {
-            listener.pending.remove(&uri);
-            less(&mut session.counts, &uri);
-        }
-        session.changed.notify_one();
-        listener.uris.keys().cloned().collect()
+        self.subscriptions.with(&self.key, |session| session.changed.notify_one());
+        self.with(|listener| {
+            listener.uris.retain(|_, subscription| subscription.is_taken);
+            listener.uris.keys().cloned().collect()
+        })
     }
 
     /// Waits for updates, and returns their URIs, each once. Dropping this future loses no update.
@@ -302,24 +243,32 @@ impl Updates {
             sleep_until(told_at + PAUSE).await;
         }
         loop {
-            let pending = self.with(|listener| std::mem::take(&mut listener.pending)).unwrap_or_default();
-            if !pending.is_empty() {
+            let updated = self.with(|listener| {
+                let updated = listener.uris.iter_mut().filter_map(|(uri, subscription)| {
+                    std::mem::take(&mut subscription.is_updated).then(|| uri.to_string())
+                });
+                updated.collect::<Vec<_>>()
+            });
+            if !updated.is_empty() {
                 self.told_at = Some(Instant::now());
-                return pending.iter().map(|uri| uri.to_string()).collect();
+                return updated;
             }
             self.woken.notified().await;
         }
     }
 
-    fn with<T>(&self, read: impl FnOnce(&mut Listener) -> T) -> Option<T> {
-        let mut all = self.subscriptions.lock();
-        all.sessions.get_mut(&self.key)?.listeners.get_mut(&self.number).map(read)
+    fn with<T: Default>(&self, apply: impl FnOnce(&mut Listener) -> T) -> T {
+        self.subscriptions
+            .with(&self.key, |session| session.listeners.get_mut(&self.number).map(apply).unwrap_or_default())
     }
 }
 
 impl Drop for Updates {
     fn drop(&mut self) {
-        self.subscriptions.remove(&self.key, self.number);
+        self.subscriptions.with(&self.key, |session| {
+            session.listeners.remove(&self.number);
+            session.changed.notify_one();
+        });
     }
 }
 
@@ -336,9 +285,7 @@ mod tests {
     /// Returns a listener in this session and the number of its URIs. The backend accepts all URIs within the limits.
     async fn listen(all: &Arc<Subscriptions>, key: &str, caller: &str, uris: &[String]) -> (Updates, usize) {
         let (updates, _) = all.add(key, (caller, &Identity::Nothing), uris);
-        for uri in all.difference(key).unwrap().missing {
-            all.taken(key, &uri);
-        }
+        all.with(key, |session| session.snapshot().wanted.iter().for_each(|uri| session.taken(uri)));
         let count = updates.decided().await.len();
         (updates, count)
     }
@@ -349,14 +296,14 @@ mod tests {
         let (mut alices, _) = listen(&all, "a", "alice", &uris(0..2)).await;
         let (mut bobs, _) = listen(&all, "b", "bob", &uris(0..1)).await;
         for uri in ["note:0", "note:0", "note:1", "note:00", "note", "note:2"] {
-            all.updated("a", uri);
+            all.with("a", |session| session.updated(uri));
         }
         assert_eq!(alices.next().await, ["note:0", "note:1"]);
-        all.updated("a", "note:0");
+        all.with("a", |session| session.updated("note:0"));
         assert!(alices.next().now_or_never().is_none(), "the last was told just now");
         assert_eq!(alices.next().await, ["note:0"]);
         assert!(bobs.next().now_or_never().is_none(), "these were updates of another session");
-        all.missed("b");
+        all.with("b", OfSession::missed);
         assert_eq!(bobs.next().await, ["note:0"]);
     }
 
@@ -366,18 +313,19 @@ mod tests {
         let (first, _) = listen(&all, "a", "alice", &uris(0..1)).await;
         let (second, is_first) = all.add("a", ("alice", &Identity::Nothing), &uris(0..2));
         assert!(!is_first);
-        assert!(!all.refused("a", "note:1"), "nobody else wants it");
-        assert!(all.refused("a", "note:0"), "it was taken for the first");
-        assert_eq!(second.decided().await, ["note:0".into()].into());
-        let left = all.difference("a").unwrap();
-        assert_eq!((left.wanted.len(), left.missing.len(), left.surplus.len()), (1, 0, 0));
+        assert!(!all.with("a", |session| session.refused("note:1")), "nobody else wants it");
+        assert!(all.with("a", |session| session.refused("note:0")), "it was taken for the first");
+        let uri = Arc::<str>::from("note:0");
+        let only = BTreeSet::from([Arc::clone(&uri)]);
+        assert_eq!(second.decided().await, [uri].into());
+        let snapshot = || all.with("a", |session| Some(session.snapshot())).map(|now| (now.wanted, now.taken));
         drop(first);
-        assert!(all.difference("a").unwrap().surplus.is_empty(), "the second listens");
+        assert_eq!(snapshot(), Some((only.clone(), only.clone())), "the second listens");
         drop(second);
-        assert_eq!(all.difference("a").unwrap().surplus, [Arc::<str>::from("note:0")]);
+        assert_eq!(snapshot(), Some((BTreeSet::new(), only)));
         assert!(!all.forget("a"), "the backend still has it");
-        all.left("a", "note:0");
-        assert!(all.forget("a") && all.difference("a").is_none());
+        all.with("a", OfSession::lost);
+        assert!(all.forget("a") && snapshot().is_none());
     }
 
     #[tokio::test]
@@ -389,8 +337,8 @@ mod tests {
         assert_eq!(count, 50, "also those that another listener has");
         drop(one);
         assert_eq!(listen(&all, "a", "alice", &uris(0..200)).await.1, 150);
-        assert_eq!(listen(&all, "a", "alice", &["x".repeat(LONGEST_URI + 1)]).await.1, 0);
-        assert_eq!(listen(&all, "a", "bob", &["x".repeat(LONGEST_URI)]).await.1, 1);
+        assert_eq!(listen(&all, "a", "alice", &["x".repeat(2_049)]).await.1, 0);
+        assert_eq!(listen(&all, "a", "bob", &["x".repeat(2_048)]).await.1, 1);
 
         let mut held = vec![];
         for caller in 0..5 {
@@ -408,8 +356,9 @@ mod tests {
             held.push(updates);
         }
         // The URIs of the sessions "a" and "shared" count, too.
-        let counted = all.lock().sessions.values().map(|session| session.counts.len()).sum::<usize>();
-        assert_eq!(counted, MOST_OF_POD);
+        let counted = |session: &OfSession| session.snapshot().wanted.len();
+        assert_eq!(all.lock().sessions.values().map(counted).sum::<usize>(), 10_000);
         assert!(of_pod < 60 * 200);
+        assert_eq!(listen(&all, "shared", "again", &uris(0..1)).await.1, 1, "the session has it already");
     }
 }

@@ -13,7 +13,7 @@ const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Ends of URIs whose subscriptions are never answered, and refused.
-const SILENT: &str = "/silent";
+const SILENT: &str = "silent";
 const REFUSED: &str = "/refused";
 
 /// Answers a request.
