@@ -147,6 +147,7 @@ impl Session {
         let (_end, next_id) = (link.ended().clone().drop_guard(), AtomicU64::new(FIRST_ID));
         let (link, peer) = (Arc::new(link), Peer::default());
         let mut session = Self { link, next_id, peer, memory, timeouts, _listening: None, _end };
+        let mut discovered = None;
         if era != Some(Era::Legacy) {
             match session.discover(identity).await {
                 Ok(peer) => {
@@ -154,11 +155,15 @@ impl Session {
                         peer.tells_changes.then(|| listening::to_lists(&session.link, LISTENING_ID, identity));
                     return Ok(Self { peer, _listening, ..session });
                 }
-                Err(error) if is_of_legacy(&error) => {}
+                Err(error) if is_of_legacy(&error) => discovered = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        session.peer = session.shake_hands(identity).await?;
+        session.peer = session.shake_hands(identity).await.map_err(|error| match (error, discovered) {
+            // The backend has no handshake either, and the first error says more.
+            (BackendError::Answered(_), Some(first @ BackendError::Malformed(_))) => first,
+            (error, _) => error,
+        })?;
         Ok(session)
     }
 
@@ -230,7 +235,8 @@ impl Session {
         let (mut found, _) = self.ask_within(self.timeouts.discover, Era::Modern, asking).await?;
         let versions: Vec<String> = found.read("supportedVersions").unwrap_or_default();
         if !versions.iter().any(|version| version == MODERN) {
-            return Err(BackendError::Malformed("server/discover names no supported revision".to_owned()));
+            let named = short(&versions.join(", "));
+            return Err(BackendError::Malformed(format!("server/discover names no known revision, but {named:?}")));
         }
         let meta: RawObject = found.read("_meta").unwrap_or_default();
         if let Some(info) = meta.get("io.modelcontextprotocol/serverInfo") {

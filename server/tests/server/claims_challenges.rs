@@ -14,7 +14,7 @@ use crate::harness::{ON_BEHALF_OF, Setup, Site, deny_to_everyone, grant_to_sales
 use crate::tenant::{ALICE, BOB, SCOPE, TestTenant, control, trust_bundle};
 
 /// Token of alice, whose client declares that it can answer claims challenges, or not.
-fn token(tenant: &TestTenant, capable: bool) -> String {
+pub(crate) fn token(tenant: &TestTenant, capable: bool) -> String {
     token_with(tenant, tenant.claims(ALICE), capable)
 }
 
@@ -37,7 +37,7 @@ async fn call(site: &Site, token: &str) -> Response {
 }
 
 /// Returns the claims of the challenge to the client.
-fn asked(response: &Response) -> Option<Value> {
+pub(crate) fn asked(response: &Response) -> Option<Value> {
     let header = response.headers().get(WWW_AUTHENTICATE)?.to_str().unwrap();
     assert!(header.starts_with("Bearer error=\"insufficient_claims\", claims=\""), "{header}");
     assert!(header.contains("resource_metadata=\"https://") && header.contains("error_description="), "{header}");
@@ -45,8 +45,24 @@ fn asked(response: &Response) -> Option<Value> {
     Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).unwrap()).unwrap())
 }
 
+/// Returns alice's token of a sign-in with these claims.
+pub(crate) async fn signed_in_with(tenant: &TestTenant, claims: &Value) -> String {
+    let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
+    let scope = tenant.configuration().entra.qualified_scope(SCOPE);
+    let sign_in = SignIn {
+        authority: &authority,
+        tenant: tenant.id,
+        client: tenant.client,
+        redirect_uri: "http://localhost",
+        user: ALICE,
+        scopes: &[&scope],
+        claims: Some(&claims.to_string()),
+    };
+    sign_in.tokens().await.unwrap().access_token
+}
+
 /// The text of the tool's error.
-async fn tool_error(response: Response) -> String {
+pub(crate) async fn tool_error(response: Response) -> String {
     assert_eq!((response.status().as_u16(), response.headers().get(WWW_AUTHENTICATE)), (200, None));
     let answer: Value = response.json().await.unwrap();
     assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!(7), &json!(true)), "{answer}");
@@ -78,19 +94,7 @@ async fn a_second_factor_in_either_format_is_a_challenge_that_a_capable_client_m
         assert_eq!((&line["reason"], &line["status"]), (&json!("insufficient_claims"), &json!(401)), "{line}");
         assert_eq!(line["rule"]["grant"], "readers", "{line}");
 
-        let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
-        let scope = tenant.configuration().entra.qualified_scope(SCOPE);
-        let sign_in = SignIn {
-            authority: &authority,
-            tenant: tenant.id,
-            client: tenant.client,
-            redirect_uri: "http://localhost",
-            user: ALICE,
-            scopes: &[&scope],
-            claims: Some(&claims.to_string()),
-        };
-        let tokens = sign_in.tokens().await.unwrap();
-        let response = call(&site, &tokens.access_token).await;
+        let response = call(&site, &signed_in_with(tenant, &claims).await).await;
         assert_eq!(response.status(), 200);
         assert_ne!(response.json::<Value>().await.unwrap()["result"]["isError"], true);
     }

@@ -292,3 +292,22 @@ async fn a_message_hidden_between_line_breaks_of_arguments_does_not_reach_the_ba
         assert_eq!(calls, 0, "{}", stage.name());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_callers_session_id_has_no_effect() {
+    let stage = Stage::http(Options::of(Era::Legacy)).await;
+    let session = |answer: &Value| answer["result"]["structuredContent"]["headers"]["mcp-session-id"].clone();
+    let alices = session(&stage.call(true, "whoami", json!({})).await);
+    let stolen = alices.as_str().unwrap();
+    for is_modern in [true, false] {
+        let call = stage.request_of(BOB, is_modern, "tools/call", json!({ "name": "whoami", "arguments": {} }));
+        let bobs = session(&answer(call.header("mcp-session-id", stolen)).await);
+        assert!(bobs.is_string() && bobs != alices, "{bobs}");
+    }
+    let (site, token) = (&stage.site, stage.site.setup.tenant.token(BOB));
+    for request in [site.http.delete(site.url("/mcp")), site.http.get(site.url("/mcp"))] {
+        let request = request.bearer_auth(&token).header("mcp-session-id", stolen);
+        assert_eq!(request.send().await.unwrap().status(), 405);
+    }
+    assert_eq!(session(&stage.call(false, "whoami", json!({})).await), alices, "her session continues");
+}

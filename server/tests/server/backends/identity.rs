@@ -4,6 +4,8 @@ use mcp_entra_policy::{BackendConfiguration, BackendIdentity};
 use serde_json::{Value, json};
 use stock_backends::scripted::{self, Era, Options, Scripted};
 
+use super::puppet::{Puppet, described, told};
+use super::stage::{answer, request, text};
 use super::{Shim, call, over_http, over_stdio, setup};
 use crate::harness::{Site, eventually};
 use crate::identity::backend_identity::{registered, verified};
@@ -130,4 +132,62 @@ async fn the_status_of_a_pod_lists_a_port_that_its_backend_opens_on_all_addresse
     // A probe follows each change of a list.
     call(&site, true, "announce", json!({ "kind": "tools" })).await;
     eventually("a probe has seen the port", async || listens().await?.contains(&address).then_some(())).await;
+}
+
+/// A state whose bytes another layer might change.
+const STATE: &str = r#"{"round":1.50,"to":"Alice Ö",  "n":12345678901234567890123}"#;
+
+/// Starts a backend that requests input of the client, and answers with the state that it gets back.
+async fn stateful() -> Puppet {
+    Puppet::start(|received| {
+        let state = &received.message["params"]["requestState"];
+        match received.method() {
+            "tools/list" => told(received, r#""result":{"tools":[{"name":"asks","inputSchema":{}}]}"#),
+            "prompts/list" => told(received, r#""result":{"prompts":[]}"#),
+            "resources/list" => told(received, r#""result":{"resources":[]}"#),
+            "tools/call" if state.is_null() => {
+                let request = json!({ "method": "elicitation/create", "params": {
+                    "message": "Sure?", "requestedSchema": { "type": "object", "properties": {} },
+                } });
+                let result = json!({
+                    "resultType": "input_required", "inputRequests": { "sure": request }, "requestState": STATE,
+                });
+                told(received, &format!(r#""result":{result}"#))
+            }
+            "tools/call" => told(received, &format!(r#""result":{{"content":[{{"type":"text","text":{state}}}]}}"#)),
+            _ => described(received),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_sees_the_user_gives_and_gets_its_state_verbatim() {
+    for is_asserted in [true, false] {
+        let puppet = stateful().await;
+        let site = puppet
+            .site_with(&["asks"], |setup| {
+                let on_behalf_of = registered(&setup.tenant, true).1;
+                let identity = if is_asserted { BackendIdentity::Assertion {} } else { on_behalf_of };
+                setup.configuration.backend.as_mut().unwrap().identity = identity;
+            })
+            .await;
+        let ask = |input: Value| {
+            let mut params = json!({ "name": "asks", "arguments": {} });
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "elicitation": {} });
+            params.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
+            answer(request(&site, ALICE, true, "tools/call", params))
+        };
+        let asked = ask(json!({})).await;
+        assert_eq!(asked["result"]["requestState"], STATE, "{asked}");
+        // The backend decides about states, since it knows the user.
+        for state in [STATE, "of nobody"] {
+            let given = json!({ "sure": { "action": "accept" } });
+            let done = ask(json!({ "requestState": state, "inputResponses": given })).await;
+            assert_eq!(text(&done), state, "{done}");
+            let calls = puppet.received().into_iter().filter(|one| one.method() == "tools/call");
+            let received = calls.last().unwrap();
+            assert_eq!(received.message["params"]["inputResponses"], given, "{received:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Tests of a server that offers another MCP server's tools: public ones, unmodified, and one that misbehaves.
 
 mod attacks;
+mod claims;
 mod complaints;
 mod everything;
 mod faces;
@@ -9,10 +10,12 @@ mod lists;
 mod policy;
 mod public;
 mod puppet;
+mod revisions;
 mod sessions;
 mod stage;
 mod subscriptions;
 mod translation;
+mod withheld;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
