@@ -1,6 +1,7 @@
 //! Tests of tools that write: their effects, that they write once, and the users who may call them.
 
 use entra_emulator::{CreatedEvent, Fault, FaultKind, Host, Matcher, SentMessage};
+use futures::future::join_all;
 use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, CREATE_EVENT, GraphAccess, SEND_MAIL};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -168,20 +169,28 @@ async fn an_event_with_an_incomplete_answer_is_reported_as_possible() {
 }
 
 #[tokio::test]
-async fn a_started_change_happens_once_although_the_client_disconnects() {
-    for tool in writing() {
+async fn a_started_change_happens_once_and_is_in_the_audit_log_although_the_client_disconnects() {
+    let all = writing().flat_map(|tool| [(tool, true), (tool, false)]).map(async |(tool, is_modern)| {
         let site = site(&[tool.name]).await;
         let tenant = &site.setup.tenant;
         let alice = signed_in(tenant, ALICE).await;
         let graph = site.running.graph().for_caller(&alice, GraphAccess::OnBehalfOf, None, &["User.Read"]).unwrap();
         next_answer(tenant, tool, FaultKind::Delay { milliseconds: 3_000 });
+        let params = json!({ "name": tool.name, "arguments": arguments_for(tool.name) });
+        let token = tenant.token(ALICE);
         tokio::select! {
-            answer = call(&site, tool.name, arguments_for(tool.name)) => panic!("answered too early: {answer}"),
+            answer = site.answer_in(is_modern, &token, "tools/call", params) => panic!("answered too early: {answer}"),
             () = arrived(tenant, &graph) => {}
         }
         assert_eq!(counts(tenant, tool), (0, 0), "{}: it is under way", tool.name);
         eventually("the end of the request", async || (counts(tenant, tool) == (1, 1)).then_some(())).await;
-    }
+        let lines = || Vec::from_iter(site.audit().into_iter().filter(|line| line["tool"] == tool.name));
+        let lines = eventually("the line is written", async || Some(lines()).filter(|lines| !lines.is_empty())).await;
+        let [line] = lines.try_into().unwrap();
+        assert_eq!((&line["decision"], &line["reason"]), (&json!("allowed"), &json!("granted")), "{line}");
+        assert_eq!(line["status"], Value::Null, "the client has no answer: {line}");
+    });
+    join_all(all).await;
 }
 
 #[tokio::test]
