@@ -135,16 +135,16 @@ async fn a_long_call_is_kept_alive_by_comments_and_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_start_delays_the_first_answer_and_fails_none() {
-    let slow = |era| Options { slow_start: 3_000, ..Options::of(era) };
-    let all = ERAS.map(async |era| {
-        for stage in [Stage::stdio(slow(era)).await, Stage::http(slow(era)).await] {
-            let call = stage.call(true, "echo", json!({}));
-            let listed = stage.ask(false, "tools/list", json!({}));
-            let (called, listed) = timeout(PATIENCE, async { tokio::join!(call, listed) }).await.unwrap();
-            assert_eq!(text(&called), "{}", "{}", stage.name());
-            assert!(listed["result"]["tools"].is_array(), "{listed}");
-        }
+async fn the_first_call_and_list_wait_for_a_backend_that_answers_nothing_for_3_seconds_and_succeed() {
+    let all = ERAS.into_iter().flat_map(|era| [(era, true), (era, false)]).map(async |(era, is_http)| {
+        let (begun, slow) = (Instant::now(), Options { slow_start: 3_000, ..Options::of(era) });
+        let stage = if is_http { Stage::http(slow).await } else { Stage::stdio(slow).await };
+        let call = stage.call(true, "echo", json!({}));
+        let listed = stage.ask(false, "tools/list", json!({}));
+        let (called, listed) = timeout(PATIENCE, async { tokio::join!(call, listed) }).await.unwrap();
+        assert_eq!(text(&called), "{}", "{}", stage.name());
+        assert!(listed["result"]["tools"].is_array(), "{} {listed}", stage.name());
+        assert!(begun.elapsed() >= Duration::from_secs(3), "{} was not slow", stage.name());
     });
     join_all(all).await;
 }
