@@ -3,6 +3,8 @@
 //! The kubelet replaces the file long before the token expires. A cached token would eventually be too old
 //! (AADSTS700024).
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -10,13 +12,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_entra_policy::FederatedIdentity;
 use secrecy::SecretString;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
 /// The environment variable with the path of the file.
 const VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 /// Longest token, in bytes. A service account token has about 1 KiB.
 const MAXIMUM_LENGTH: u64 = 16 * 1024;
+/// Memory for a usual token, in bytes. A shorter buffer would leave copies when it grows.
+const USUAL_LENGTH: usize = 4 * 1024;
 
 /// The path of the projected token.
 #[derive(Clone, Debug)]
@@ -93,15 +96,18 @@ impl FederatedToken {
 
     /// Reads the present token from the file.
     pub async fn read(&self) -> Result<SecretString, FederatedTokenError> {
-        let mut text = Zeroizing::new(String::new());
-        let read = async {
-            let file = tokio::fs::File::open(&self.path).await?;
-            file.take(MAXIMUM_LENGTH + 1).read_to_string(&mut text).await
-        };
-        let length = read
+        let path = self.path.clone();
+        // One blocking call. tokio's file would make several, and keep a copy in its buffer.
+        let read = tokio::task::spawn_blocking(move || {
+            let mut text = Zeroizing::new(String::with_capacity(USUAL_LENGTH));
+            File::open(path)?.take(MAXIMUM_LENGTH + 1).read_to_string(&mut text)?;
+            Ok(text)
+        });
+        let text = read
             .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(|error| FederatedTokenError::Unreadable { path: self.path.clone(), problem: error.to_string() })?;
-        if length as u64 > MAXIMUM_LENGTH {
+        if text.len() as u64 > MAXIMUM_LENGTH {
             return Err(self.not_a_token("it is longer than 16 KiB"));
         }
         match text.trim() {
