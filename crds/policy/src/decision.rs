@@ -6,8 +6,11 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
+
 use crate::{
-    BuiltInTool, CallerKind, CompiledPolicy, Grant, GraphAccess, MappingReference, Registration, Requirements, Subject,
+    BuiltInTool, CallerKind, CompactSet, CompiledPolicy, Grant, GraphAccess, MappingReference, Registration,
+    Requirements, Subject,
 };
 
 /// Properties of a caller that decisions depend on.
@@ -20,22 +23,22 @@ pub struct Caller {
     /// Client id (`azp` or `appid`) of the user's client, or of the calling application. A GUID in lower case.
     pub client_id: String,
     /// Values of the `roles` claim.
-    pub roles: BTreeSet<String>,
+    pub roles: CompactSet<Box<str>>,
     /// Groups of the caller, as far as known.
     pub groups: Groups,
     /// Scopes in the `scp` claim. Empty for an application.
-    pub scopes: BTreeSet<String>,
+    pub scopes: CompactSet<Box<str>>,
     /// Authentication contexts of Conditional Access that the sign-in satisfied, from the `acrs` claim.
-    pub authentication_contexts: BTreeSet<String>,
+    pub authentication_contexts: CompactSet<Box<str>>,
 }
 
 /// Groups of the caller, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Groups {
-    /// Object ids of all groups, in lower case.
-    Known(BTreeSet<String>),
-    /// Object ids of some groups, in lower case. There may be others.
-    AtLeast(BTreeSet<String>),
+    /// Object ids of all groups.
+    Known(CompactSet<Uuid>),
+    /// Object ids of some groups. There may be others.
+    AtLeast(CompactSet<Uuid>),
     /// The groups are unknown: the claim is absent, lists names, or is replaced by an overage indicator. This never
     /// means "no groups".
     Unknown,
@@ -232,6 +235,21 @@ impl CompiledPolicy {
     }
 }
 
+impl Groups {
+    /// Returns the object ids of the known groups, sorted.
+    pub fn ids(&self) -> &[Uuid] {
+        match self {
+            Self::Known(ids) | Self::AtLeast(ids) => ids,
+            Self::Unknown => &[],
+        }
+    }
+
+    /// Returns whether the group with this object id is one of the known groups.
+    pub fn list(&self, id: &str) -> bool {
+        Uuid::try_parse(id).is_ok_and(|id| self.ids().binary_search(&id).is_ok())
+    }
+}
+
 impl Caller {
     fn is_any_of(&self, subjects: &[Subject]) -> Membership {
         subjects.iter().map(|subject| self.is(subject)).max().unwrap_or(Membership::No)
@@ -249,12 +267,14 @@ impl Caller {
 
     fn is(&self, subject: &Subject) -> Membership {
         let member = match (subject, &self.groups) {
-            (Subject::AppRole { role, callers }, _) => callers.contains(&self.kind) && self.roles.contains(role),
+            (Subject::AppRole { role, callers }, _) => {
+                callers.contains(&self.kind) && self.roles.contains(role.as_str())
+            }
             // The groups of an application are never known.
             (Subject::Group { .. }, _) if self.kind == CallerKind::Application => return Membership::Unknown,
-            (Subject::Group { .. }, Groups::Unknown) => return Membership::Unknown,
-            (Subject::Group { id, .. }, Groups::AtLeast(groups)) if !groups.contains(id) => return Membership::Unknown,
-            (Subject::Group { id, .. }, Groups::Known(groups) | Groups::AtLeast(groups)) => groups.contains(id),
+            (Subject::Group { id, .. }, groups) if groups.list(id) => true,
+            (Subject::Group { .. }, Groups::Known(_)) => false,
+            (Subject::Group { .. }, Groups::AtLeast(_) | Groups::Unknown) => return Membership::Unknown,
             // The client of a user is not a subject, since anybody can sign in to it.
             (Subject::Application { client_id }, _) => {
                 self.kind == CallerKind::Application && self.client_id == *client_id
@@ -271,16 +291,20 @@ impl Caller {
 
     fn meets(&self, required: &Requirements) -> bool {
         let context = required.authentication_context.as_ref();
-        required.scopes.is_subset(&self.scopes)
-            && context.is_none_or(|context| self.authentication_contexts.contains(context))
+        self.missing_scopes(required).next().is_none()
+            && context.is_none_or(|context| self.authentication_contexts.contains(context.as_str()))
+    }
+
+    fn missing_scopes<'a>(&self, required: &'a Requirements) -> impl Iterator<Item = &'a String> {
+        required.scopes.iter().filter(|scope| !self.scopes.contains(scope.as_str()))
     }
 
     /// Returns the number of requirements of a grant that the token does not meet, and the first refusal.
     fn lacks(&self, grant: &Grant) -> Option<(usize, Refusal)> {
         let Requirements { scopes, authentication_context } = &grant.require;
-        let missing_scopes = scopes.difference(&self.scopes).count();
+        let missing_scopes = self.missing_scopes(&grant.require).count();
         let missing_context =
-            authentication_context.as_ref().filter(|context| !self.authentication_contexts.contains(*context));
+            authentication_context.as_ref().filter(|context| !self.authentication_contexts.contains(context.as_str()));
         let (mapping, name) = (grant.mapping.clone(), grant.name.clone());
         let count = missing_scopes + missing_context.iter().count();
         let refusal = match missing_context {

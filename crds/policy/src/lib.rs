@@ -7,6 +7,7 @@
 mod authorization_server;
 mod backend;
 mod cloud;
+mod compact_set;
 mod configuration;
 mod decision;
 mod microsoft;
@@ -27,6 +28,7 @@ pub use backend::{
     BackendTransport, DIGEST_PATTERN, HttpBackend,
 };
 pub use cloud::Cloud;
+pub use compact_set::CompactSet;
 pub use configuration::{
     AuditConfiguration, CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphAccess, GraphConfiguration,
     GroupsSource, ORIGIN_PATTERN, ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration,

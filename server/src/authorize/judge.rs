@@ -81,10 +81,11 @@ mod tests {
     use std::sync::Arc;
 
     use mcp_entra_policy::{
-        Caller, CallerKind, CompiledPolicy, Deny, Grant, Groups, MappingReference, Pattern, Primitives,
+        Caller, CallerKind, CompactSet, CompiledPolicy, Deny, Grant, Groups, MappingReference, Pattern, Primitives,
         Refusal as Cause, Registration, Requirements, Subject,
     };
     use serde_json::json;
+    use uuid::Uuid;
 
     use super::super::{Filter, GroupSource, Meta, PolicyInForce};
     use super::*;
@@ -151,10 +152,10 @@ mod tests {
             kind: CallerKind::User,
             registration: Registration::Unknown,
             client_id: "client".into(),
-            roles: [role.to_owned()].into(),
+            roles: [role].into_iter().collect(),
             groups,
-            scopes: [].into(),
-            authentication_contexts: [].into(),
+            scopes: CompactSet::default(),
+            authentication_contexts: CompactSet::default(),
         };
         Permissions::new(Arc::new(caller), Arc::new(PolicyInForce::new(policy, "1".into())))
     }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     fn known(ids: &[&str]) -> Groups {
-        Groups::Known(ids.iter().map(|id| (*id).to_owned()).collect())
+        Groups::Known(ids.iter().map(|id| id.parse::<Uuid>().unwrap()).collect())
     }
 
     /// Returns a short form of the verdict: the deciding grant or deny, or the kind of the verdict.
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_the_directory_has_told_decides_and_it_is_not_asked_again() {
-        let some = Groups::AtLeast([SALES.to_owned()].into());
+        let some = Groups::AtLeast([SALES.parse::<Uuid>().unwrap()].into_iter().collect());
         for (learnt, tool, verdict) in [
             (Ok(&known(&[SALES])), "read", "readers"),
             (Ok(&known(&[SALES])), "write", "sales"),

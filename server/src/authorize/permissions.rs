@@ -152,11 +152,12 @@ impl Permissions {
         let policy = &self.policy;
         let mut operations = operations.into_iter();
         let (ids, needed): (BTreeSet<String>, bool) = match &self.caller.groups {
-            Groups::Known(listed) | Groups::AtLeast(listed) => {
+            listed @ (Groups::Known(_) | Groups::AtLeast(_)) => {
                 let unlisted = self.clone().with_more_groups(None);
                 let needed =
                     |operation| self.decide(operation).is_allowed() && !unlisted.decide(operation).is_allowed();
-                (policy.denied_group_ids.difference(listed).cloned().collect(), operations.any(needed))
+                let denied = policy.denied_group_ids.iter().filter(|id| !listed.list(id)).cloned();
+                (denied.collect(), operations.any(needed))
             }
             Groups::Unknown => {
                 (policy.group_ids.clone(), operations.any(|operation| self.may_become_more(operation, reachable)))
@@ -179,13 +180,8 @@ impl Permissions {
 
     /// Adds these groups to those of the token. Only a complete answer excludes other groups.
     fn with_more_groups(mut self, learnt: Option<&Groups>) -> Self {
-        let mut groups = match &self.caller.groups {
-            Groups::Known(listed) | Groups::AtLeast(listed) => listed.clone(),
-            Groups::Unknown => BTreeSet::new(),
-        };
-        if let Some(Groups::Known(learnt) | Groups::AtLeast(learnt)) = learnt {
-            groups.extend(learnt.iter().cloned());
-        }
+        let more = learnt.map_or(&[][..], Groups::ids);
+        let groups = self.caller.groups.ids().iter().chain(more).copied().collect();
         let all = matches!(learnt, Some(Groups::Known(_)));
         Arc::make_mut(&mut self.caller).groups = if all { Groups::Known(groups) } else { Groups::AtLeast(groups) };
         self

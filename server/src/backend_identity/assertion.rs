@@ -2,8 +2,6 @@
 //!
 //! The key exists only in this process. Each pod has its own key, and a new one after each start.
 
-use std::collections::BTreeSet;
-
 use mcp_entra_policy::ServerReference;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -39,7 +37,7 @@ struct Claims<'a> {
     oid: &'a str,
     idtyp: &'static str,
     azp: &'a str,
-    roles: &'a BTreeSet<String>,
+    roles: &'a [Box<str>],
     target: &'a str,
 }
 

@@ -3,7 +3,6 @@
 //! azure_identity requests and caches the token. This module decides when to ask again and how to read a refusal, as
 //! for users.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use azure_core::http::headers::RETRY_AFTER;
 use azure_core::http::{ClientMethodOptions, ClientOptions, RawResponse, RetryOptions, Transport};
 use azure_identity::{ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions};
 use http::{HeaderMap, StatusCode, header};
-use mcp_entra_policy::EntraConfiguration;
+use mcp_entra_policy::{CompactSet, EntraConfiguration};
 use moka::future::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -110,7 +109,7 @@ impl ApplicationCredential {
         match credential.get_token(&[&self.scope], None).await {
             Ok(token) => Ok(Arc::new(GraphToken {
                 access_token: SecretString::from(token.token.secret().to_owned()),
-                granted: BTreeSet::new(),
+                granted: CompactSet::default(),
             })),
             Err(error) => Err(self.read(&error).await),
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mcp_entra_policy::{EntraConfiguration, FederatedIdentity};
+use mcp_entra_policy::{CompactSet, EntraConfiguration, FederatedIdentity};
 use moka::Expiry;
 use moka::future::Cache;
 use moka::ops::compute::Op;
@@ -60,7 +60,7 @@ pub struct Sts {
 struct KeptToken {
     token: Arc<GraphToken>,
     /// The requested scopes that Entra's answer omits, by name in lower case. The token carries them, too.
-    asked: BTreeSet<String>,
+    asked: CompactSet<Box<str>>,
     schedule: Schedule,
     renewing: AtomicBool,
 }
@@ -131,7 +131,8 @@ impl Sts {
 
     /// Returns a token on the user's behalf, from the cache if possible.
     pub async fn on_behalf_of(&self, user: &OnBehalfOf) -> Result<Arc<GraphToken>, StsError> {
-        let exchange = async {
+        // Boxed: the future is large and rarely needed, and would enlarge every request.
+        let exchange = Box::pin(async {
             if let Some(refusal) = self.refusals.get(&user.key).await {
                 return Err(StsError::clone(&refusal));
             }
@@ -147,7 +148,7 @@ impl Sts {
                 self.refusals.insert(user.key, Arc::new(error.clone())).await;
             }
             result
-        };
+        });
         let kept = self.tokens.try_get_with(user.key, exchange).await.map_err(|error| StsError::clone(&error))?;
         if kept.is_to_be_renewed(Instant::now()) {
             self.renew(user.clone(), Arc::clone(&kept));
@@ -170,7 +171,7 @@ impl Sts {
             });
             dropped.await;
         }
-        let exchange = self.exchange(user, challenge);
+        let exchange = Box::pin(self.exchange(user, challenge));
         let kept = self.tokens.try_get_with(user.key, exchange).await.map_err(|error| StsError::clone(&error))?;
         Ok(Arc::clone(&kept.token))
     }
@@ -296,7 +297,7 @@ impl OnBehalfOf {
         let issued = endpoint.exchange(&parameters).await?;
         let Issued { token, asked_at, life, refresh_in, .. } = issued;
         let asked = self.scopes.iter().map(|scope| scope.to_ascii_lowercase());
-        let asked = asked.filter(|scope| !token.granted.contains(scope)).collect();
+        let asked = asked.filter(|scope| !token.granted.contains(scope.as_str())).collect();
         let schedule = Schedule::new(asked_at, life, refresh_in);
         Ok(Arc::new(KeptToken { token: Arc::new(token), asked, schedule, renewing: AtomicBool::new(false) }))
     }
@@ -314,7 +315,7 @@ impl Schedule {
 impl KeptToken {
     fn covers<'a>(&self, scopes: impl IntoIterator<Item = &'a String>) -> bool {
         let mut scopes = scopes.into_iter().map(|scope| scope.to_ascii_lowercase());
-        scopes.all(|scope| self.token.granted.contains(&scope) || self.asked.contains(&scope))
+        scopes.all(|scope| self.token.granted.contains(scope.as_str()) || self.asked.contains(scope.as_str()))
     }
 
     fn weight(&self) -> u32 {
@@ -366,10 +367,14 @@ mod tests {
     #[test]
     fn a_token_is_renewed_by_one_caller_at_a_time_and_not_before_its_time() {
         let now = Instant::now();
-        let token = GraphToken { access_token: SecretString::from("x"), granted: BTreeSet::new() };
+        let token = GraphToken { access_token: SecretString::from("x"), granted: CompactSet::default() };
         let schedule = Schedule::new(now, Duration::from_secs(100), None);
-        let kept =
-            KeptToken { token: Arc::new(token), asked: BTreeSet::new(), schedule, renewing: AtomicBool::new(false) };
+        let kept = KeptToken {
+            token: Arc::new(token),
+            asked: CompactSet::default(),
+            schedule,
+            renewing: AtomicBool::new(false),
+        };
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(49)));
         assert!(kept.is_to_be_renewed(now + Duration::from_secs(50)));
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(50)));

@@ -1,9 +1,8 @@
 //! Entra's token endpoint: one exchange, repeated while Entra is busy.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use mcp_entra_policy::{EntraConfiguration, FederatedIdentity};
+use mcp_entra_policy::{CompactSet, EntraConfiguration, FederatedIdentity};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -55,7 +54,7 @@ pub struct GraphToken {
     pub access_token: SecretString,
     /// The delegated permissions in Entra's answer, by name in lower case. Entra may omit requested ones. Empty for
     /// an application's token.
-    pub granted: BTreeSet<String>,
+    pub granted: CompactSet<Box<str>>,
 }
 
 /// A token that Entra issued.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use mcp_entra_policy::Groups;
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::Graph;
 use super::error::GraphError;
@@ -21,20 +22,21 @@ pub(super) const PATH: &str = "/checkMemberGroups";
 
 #[derive(Deserialize)]
 struct Answer {
-    value: Vec<String>,
+    value: Vec<Uuid>,
 }
 
 impl Graph {
     /// Returns the user's groups among these (object ids in lower case).
     pub async fn groups_among(&self, ids: &BTreeSet<String>) -> Result<Groups, GraphError> {
-        let (mut member_of, mut all_shown) = (BTreeSet::new(), true);
+        let (mut member_of, mut all_shown) = (Vec::new(), true);
         let ids: Vec<&String> = ids.iter().collect();
         for some in ids.chunks(AT_ONCE) {
             let (answer, token) = self.ask(PATH, &json!({ "groupIds": some })).await?;
             let Answer { value } = serde_json::from_value(answer).map_err(|_| GraphError::Unexpected { path: PATH })?;
-            member_of.extend(value.into_iter().map(|id| id.to_ascii_lowercase()));
+            member_of.extend(value);
             all_shown &= token.granted.contains(HIDDEN);
         }
+        let member_of = member_of.into_iter().collect();
         Ok(if all_shown { Groups::Known(member_of) } else { Groups::AtLeast(member_of) })
     }
 }

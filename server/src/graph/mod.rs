@@ -271,7 +271,9 @@ mod tests {
     use crate::entra::FederatedToken;
     use crate::http_client;
     use crate::token::{Application, Assertion, Membership, Profile};
-    use mcp_entra_policy::{CallerKind, Cloud, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion};
+    use mcp_entra_policy::{
+        CallerKind, Cloud, CompactSet, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion,
+    };
 
     const ALICE: &str = "aaaa0000-0000-4000-8000-000000000003";
 
@@ -307,10 +309,10 @@ mod tests {
             kind,
             registration: Registration::Unknown,
             client_id: client_id.into(),
-            roles: BTreeSet::new(),
+            roles: CompactSet::default(),
             groups: Groups::Unknown,
-            scopes: BTreeSet::new(),
-            authentication_contexts: BTreeSet::new(),
+            scopes: CompactSet::default(),
+            authentication_contexts: CompactSet::default(),
         })
     }
 

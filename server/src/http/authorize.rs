@@ -205,7 +205,7 @@ impl Refused<'_> {
 mod tests {
     use std::time::Duration;
 
-    use mcp_entra_policy::{Caller, CallerKind, Groups, MappingReference, Registration};
+    use mcp_entra_policy::{Caller, CallerKind, CompactSet, Groups, MappingReference, Registration};
     use serde_json::{Value, json};
 
     use super::*;
@@ -221,10 +221,10 @@ mod tests {
             kind: CallerKind::Application,
             registration: Registration::Unknown,
             client_id: "client".into(),
-            roles: [].into(),
-            groups: Groups::Known([].into()),
-            scopes: [].into(),
-            authentication_contexts: [].into(),
+            roles: CompactSet::default(),
+            groups: Groups::Known(CompactSet::default()),
+            scopes: CompactSet::default(),
+            authentication_contexts: CompactSet::default(),
         };
         let (tenant_id, object_id) = ("tenant".into(), "object".into());
         Arc::new(Principal::Application(Application { tenant_id, object_id, caller: Arc::new(caller), expires_at: 0 }))

@@ -70,7 +70,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use mcp_entra_policy::{CallerKind, Groups, Registration};
+    use mcp_entra_policy::{CallerKind, CompactSet, Groups, Registration};
 
     use super::*;
     use crate::token::Application;
@@ -80,10 +80,10 @@ mod tests {
             kind: CallerKind::Application,
             registration: Registration::Unknown,
             client_id: client_id.into(),
-            roles: [].into(),
-            groups: Groups::Known([].into()),
-            scopes: [].into(),
-            authentication_contexts: [].into(),
+            roles: CompactSet::default(),
+            groups: Groups::Known(CompactSet::default()),
+            scopes: CompactSet::default(),
+            authentication_contexts: CompactSet::default(),
         };
         let (tenant_id, object_id) = ("tenant".into(), object_id.into());
         Principal::Application(Application { tenant_id, object_id, caller: Arc::new(caller), expires_at: 0 })

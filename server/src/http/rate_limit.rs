@@ -35,7 +35,8 @@ const REMEMBERED: u64 = 20_000;
 /// The budgets of all callers.
 pub struct RateLimits {
     addresses: Budgets<IpAddr>,
-    principals: Budgets<(String, String)>,
+    /// By object id: all principals are of one tenant.
+    principals: Budgets<String>,
 }
 
 impl RateLimits {
@@ -114,8 +115,7 @@ pub(super) fn count_refused_token(gate: &Gate, address: ClientAddress) {
 
 /// Refuses a principal that exceeds the configured rate.
 pub(super) fn by_principal(gate: &Gate, principal: &Principal) -> Result<(), Refusal> {
-    let who = (principal.tenant_id().to_owned(), principal.object_id().to_owned());
-    gate.rate_limits.principals.draw(who).map_err(|wait| {
+    gate.rate_limits.principals.draw(principal.object_id().to_owned()).map_err(|wait| {
         let Rate { requests, per_seconds } = gate.configuration.rate_limit.per_user;
         too_many("rate_limited", wait, &format!("more than {requests} requests in {per_seconds} s"))
     })

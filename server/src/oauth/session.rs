@@ -94,7 +94,7 @@ impl Person {
     /// Returns the user of Entra's verified token, with this name.
     pub(super) fn of(user: &User, username: String) -> Self {
         let groups = match &user.caller.groups {
-            Groups::Known(groups) => Some(groups.clone()),
+            Groups::Known(groups) => Some(groups.iter().map(ToString::to_string).collect()),
             Groups::AtLeast(_) | Groups::Unknown => None,
         };
         Self {
@@ -102,10 +102,10 @@ impl Person {
             object_id: user.object_id.clone(),
             username,
             guest: user.membership == Membership::Guest,
-            scopes: user.caller.scopes.clone(),
-            roles: user.caller.roles.clone(),
+            scopes: names(&user.caller.scopes),
+            roles: names(&user.caller.roles),
             groups,
-            contexts: user.caller.authentication_contexts.clone(),
+            contexts: names(&user.caller.authentication_contexts),
         }
     }
 
@@ -182,6 +182,10 @@ impl Session {
             Some(_) | None => Presented::Reused,
         }
     }
+}
+
+fn names(names: &[Box<str>]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 fn secret(token: &SecretString) -> Zeroizing<String> {

@@ -1,13 +1,12 @@
 //! The parts of local mode, connected according to the settings.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use mcp_entra_policy::{
-    Caller, CallerKind, CompiledPolicy, Grant, GraphAccess, GraphConfiguration, Groups, MappingReference, Pattern,
-    Primitives, Requirements, Subject,
+    Caller, CallerKind, CompactSet, CompiledPolicy, Grant, GraphAccess, GraphConfiguration, Groups, MappingReference,
+    Pattern, Primitives, Requirements, Subject,
 };
 
 use super::client_config;
@@ -109,10 +108,10 @@ impl Local {
             kind: CallerKind::User,
             registration: mcp_entra_policy::Registration::Unknown,
             client_id: self.settings.client_id.clone(),
-            roles: [PERSON.to_owned()].into(),
+            roles: [PERSON].into_iter().collect(),
             groups: Groups::Unknown,
-            scopes: BTreeSet::new(),
-            authentication_contexts: BTreeSet::new(),
+            scopes: CompactSet::default(),
+            authentication_contexts: CompactSet::default(),
         };
         Principal::LocalUser(LocalUser { account: Arc::clone(self.session.account()), caller: Arc::new(caller) })
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use mcp_entra_policy::CompactSet;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
@@ -181,7 +182,7 @@ impl Session {
     pub(super) async fn granted(&self) -> Result<String, String> {
         let held = self.0.held.lock().await;
         let granted = held.tokens.as_ref().map(|tokens| &tokens.token.granted);
-        let is_granted = |scope: &&String| granted.is_some_and(|all| all.contains(&scope.to_ascii_lowercase()));
+        let is_granted = |scope: &&String| granted.is_some_and(|all| all.contains(&*scope.to_ascii_lowercase()));
         let (granted, missing): (Vec<&String>, Vec<&String>) = self.0.scopes.iter().partition(is_granted);
         let list = |scopes: Vec<&String>| Vec::from_iter(scopes.into_iter().map(String::as_str)).join(", ");
         match missing.is_empty() {
@@ -314,7 +315,7 @@ impl Inner {
             refresh_token: tokens.refresh_token.clone(),
             access: Some(KeptAccess {
                 token: tokens.token.access_token.clone(),
-                granted: tokens.token.granted.clone(),
+                granted: tokens.token.granted.iter().map(ToString::to_string).collect(),
                 usable_until: tokens.usable_until,
             }),
         };
@@ -354,7 +355,7 @@ impl Held {
     /// Returns the token, if it is valid for a while and carries these permissions.
     fn usable(&self, scopes: &BTreeSet<String>) -> Option<Arc<GraphToken>> {
         let tokens = self.tokens.as_ref()?;
-        let is_granted = |scope: &String| tokens.token.granted.contains(&scope.to_ascii_lowercase());
+        let is_granted = |scope: &String| tokens.token.granted.contains(&*scope.to_ascii_lowercase());
         let is_enough = self.is_asked_for_all || scopes.iter().all(is_granted);
         (is_enough && Timestamp::now() < tokens.usable_until).then(|| Arc::clone(&tokens.token))
     }
@@ -373,8 +374,8 @@ impl Held {
     /// Loads stored tokens into memory.
     fn adopt(&mut self, kept: &KeptTokens) {
         let (token, granted, usable_until) = match &kept.access {
-            Some(access) => (access.token.clone(), access.granted.clone(), access.usable_until),
-            None => (SecretString::default(), BTreeSet::new(), Timestamp::UNIX_EPOCH),
+            Some(access) => (access.token.clone(), access.granted.iter().cloned().collect(), access.usable_until),
+            None => (SecretString::default(), CompactSet::default(), Timestamp::UNIX_EPOCH),
         };
         self.tokens = Some(Tokens {
             refresh_token: kept.refresh_token.clone(),

@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mcp_entra_policy::{Caller, CallerKind, Groups, GroupsSource, Registration, ServerConfiguration, TokenVersion};
+use mcp_entra_policy::{
+    Caller, CallerKind, CompactSet, Groups, GroupsSource, Registration, ServerConfiguration, TokenVersion,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -104,13 +106,13 @@ pub(super) fn principal(
             roles,
             // An application's groups are not read.
             groups: Groups::Unknown,
-            scopes: BTreeSet::new(),
-            authentication_contexts: BTreeSet::new(),
+            scopes: CompactSet::default(),
+            authentication_contexts: CompactSet::default(),
         });
         return Ok(Principal::Application(Application { tenant_id, object_id, caller, expires_at }));
     }
     let scopes = scopes.unwrap_or_default();
-    if scopes.is_disjoint(&expected.required_scopes) {
+    if !scopes.iter().any(|scope| expected.required_scopes.contains(&**scope)) {
         return Err(TokenError::ScopeMissing { scopes: expected.qualified_scopes.join(" ") });
     }
     let caller = Arc::new(Caller {
@@ -167,7 +169,7 @@ fn check_origin(claims: &Claims, expected: &Expected) -> Result<TokenVersion, To
 /// the user's roles, but no `scp`.
 fn caller_kind(
     claims: &Claims,
-    scopes: Option<&BTreeSet<String>>,
+    scopes: Option<&CompactSet<Box<str>>>,
     expected: &Expected,
 ) -> Result<CallerKind, TokenError> {
     let stated = match claims.get("idtyp") {
@@ -200,12 +202,10 @@ pub(super) fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenErro
 }
 
 /// Returns the scopes of a user's token. Other tokens have no such claim.
-fn scopes(claims: &Claims) -> Result<Option<BTreeSet<String>>, TokenError> {
+fn scopes(claims: &Claims) -> Result<Option<CompactSet<Box<str>>>, TokenError> {
     match claims.get("scp") {
         None => Ok(None),
-        Some(Value::String(scopes)) => {
-            Ok(Some(scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect()))
-        }
+        Some(Value::String(scopes)) => Ok(Some(scopes.split(' ').filter(|scope| !scope.is_empty()).collect())),
         Some(_) => Err(TokenError::Claim("scp")),
     }
 }
@@ -233,7 +233,7 @@ fn groups(claims: &Claims, source: GroupsSource) -> Result<Groups, TokenError> {
         (Some(groups), _) => {
             groups.iter().map(|group| as_guid(group)).collect::<Option<_>>().map_or(Groups::Unknown, Groups::Known)
         }
-        (None, GroupsSource::InToken) => Groups::Known(BTreeSet::new()),
+        (None, GroupsSource::InToken) => Groups::Known(CompactSet::default()),
         (None, GroupsSource::Resolve) => Groups::Unknown,
     })
 }
@@ -258,19 +258,18 @@ fn text<'a>(claims: &'a Claims, name: &'static str) -> Result<&'a str, TokenErro
 }
 
 fn guid(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
-    as_guid(text(claims, name)?).ok_or(TokenError::Claim(name))
+    as_guid(text(claims, name)?).map(|guid| guid.to_string()).ok_or(TokenError::Claim(name))
 }
 
-/// Parses a GUID and returns it in lower case.
-fn as_guid(text: &str) -> Option<String> {
-    let value = text.to_ascii_lowercase();
-    Uuid::try_parse(&value).is_ok_and(|guid| guid.hyphenated().to_string() == value).then_some(value)
+/// Parses a GUID in the form with hyphens, in any case.
+fn as_guid(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|guid| guid.to_string().eq_ignore_ascii_case(text))
 }
 
-fn strings(claims: &Claims, name: &'static str) -> Result<Option<BTreeSet<String>>, TokenError> {
+fn strings(claims: &Claims, name: &'static str) -> Result<Option<CompactSet<Box<str>>>, TokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let items = value.as_array().ok_or(TokenError::Claim(name))?;
-    let strings = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();
+    let strings = items.iter().map(|item| item.as_str()).collect::<Option<_>>();
     strings.map(Some).ok_or(TokenError::Claim(name))
 }
 

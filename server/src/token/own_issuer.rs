@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mcp_entra_policy::{Caller, CallerKind, Groups, Registration, ServerConfiguration};
+use mcp_entra_policy::{Caller, CallerKind, CompactSet, Groups, Registration, ServerConfiguration};
+use uuid::Uuid;
 
 use super::assertion::Assertion;
 use super::claims::check_lifetime;
@@ -72,19 +73,19 @@ impl OwnIssuer {
     }
 
     fn user(&self, claims: SessionClaims, expires_at: u64) -> Result<Principal, TokenError> {
-        let scopes: BTreeSet<String> = claims.scp.split(' ').map(str::to_owned).collect();
-        if scopes.is_disjoint(&self.required_scopes) {
+        let scopes: CompactSet<Box<str>> = claims.scp.split(' ').collect();
+        if !scopes.iter().any(|scope| self.required_scopes.contains(&**scope)) {
             return Err(TokenError::ScopeMissing { scopes: self.scopes() });
         }
-        let groups = claims.groups.map_or(Groups::Unknown, Groups::Known);
+        let groups = claims.groups.and_then(|groups| groups.iter().map(|group| Uuid::try_parse(group).ok()).collect());
         let caller = Caller {
             kind: CallerKind::User,
             registration: Registration::Known(self.registration.clone()),
             client_id: claims.client_id,
-            roles: claims.roles,
-            groups,
+            roles: claims.roles.into_iter().collect(),
+            groups: groups.map_or(Groups::Unknown, Groups::Known),
             scopes,
-            authentication_contexts: claims.acrs,
+            authentication_contexts: claims.acrs.into_iter().collect(),
         };
         let profile = Profile {
             tenant_id: claims.tid,

@@ -33,7 +33,7 @@ fn a_deny_to_a_group_binds_its_members_and_those_who_may_be_but_nobody_else() {
     assert_eq!(denied(&user(&["R"], Some(&[SALES]))), Some(false));
     assert_eq!(denied(&user(&["R"], None)), Some(true));
     assert_eq!(denied(&application(DAEMON, &["R"])), Some(true));
-    assert_eq!(denied(&user(&["R"], Some(&["other"]))), None);
+    assert_eq!(denied(&user(&["R"], Some(&[OTHER]))), None);
 }
 
 #[test]
@@ -119,10 +119,10 @@ fn a_pinned_deny_to_a_group_takes_the_registration_and_the_group() {
     let (ours, other) = (Registration::Known(OURS.into()), Registration::Known(OTHER.into()));
     assert_eq!(denied(ours.clone(), Some(&[SALES])), Some((false, false)));
     assert_eq!(denied(ours.clone(), None), Some((true, false)));
-    assert_eq!(denied(ours, Some(&["other"])), None);
+    assert_eq!(denied(ours, Some(&[OTHER])), None);
     assert_eq!(denied(other.clone(), Some(&[SALES])), None);
     assert_eq!(denied(other, None), None);
     assert_eq!(denied(Registration::Unknown, Some(&[SALES])), Some((false, true)));
     assert_eq!(denied(Registration::Unknown, None), Some((true, true)));
-    assert_eq!(denied(Registration::Unknown, Some(&["other"])), None);
+    assert_eq!(denied(Registration::Unknown, Some(&[OTHER])), None);
 }

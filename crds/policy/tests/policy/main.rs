@@ -5,9 +5,8 @@ mod denies_and_registrations;
 mod grants;
 mod patterns_and_documents;
 
-use std::collections::BTreeSet;
-
 use mcp_entra_policy::*;
+use uuid::Uuid;
 
 const READS: Operation<'_> = Operation::Tool { name: "get_user_details", writes: false };
 const WRITES: Operation<'_> = Operation::Tool { name: "send_mail", writes: true };
@@ -17,8 +16,12 @@ const OURS: &str = "1c2d0000-0000-4000-8000-000000000004";
 const OTHER: &str = "1c2d0000-0000-4000-8000-000000000005";
 const CLIENT: &str = "77aa0000-0000-0000-0000-000000000003";
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+fn set<S: FromIterator<String>>(names: &[&str]) -> S {
     names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn groups(ids: &[&str]) -> CompactSet<Uuid> {
+    ids.iter().map(|id| id.parse::<Uuid>().unwrap()).collect()
 }
 
 fn tools(patterns: &[&str]) -> Primitives {
@@ -68,20 +71,25 @@ fn the_daemon() -> Subject {
     Subject::Application { client_id: DAEMON.into() }
 }
 
-fn user(roles: &[&str], groups: Option<&[&str]>) -> Caller {
+fn user(roles: &[&str], ids: Option<&[&str]>) -> Caller {
     Caller {
         registration: Registration::Known(OURS.into()),
         kind: CallerKind::User,
         client_id: CLIENT.into(),
         roles: set(roles),
-        groups: groups.map_or(Groups::Unknown, |groups| Groups::Known(set(groups))),
+        groups: ids.map_or(Groups::Unknown, |ids| Groups::Known(groups(ids))),
         scopes: set(&["mcp.access"]),
-        authentication_contexts: BTreeSet::new(),
+        authentication_contexts: CompactSet::default(),
     }
 }
 
 fn application(client_id: &str, roles: &[&str]) -> Caller {
-    Caller { kind: CallerKind::Application, client_id: client_id.into(), scopes: BTreeSet::new(), ..user(roles, None) }
+    Caller {
+        kind: CallerKind::Application,
+        client_id: client_id.into(),
+        scopes: CompactSet::default(),
+        ..user(roles, None)
+    }
 }
 
 fn decide(grants: Vec<Grant>, caller: &Caller) -> Decision {

@@ -77,7 +77,7 @@ fn any_subject() -> impl Strategy<Value = Subject> {
     prop_oneof![
         "[AB]".prop_map(|name| role(&name)),
         "[AB]".prop_map(|name| role_of_anybody(&name)),
-        "[gh]".prop_map(|id| Subject::Group { id, display_name: None }),
+        (1..=2u128).prop_map(|id| Subject::Group { id: Uuid::from_u128(id).to_string(), display_name: None }),
         "[xy]".prop_map(|client_id| Subject::Application { client_id }),
     ]
 }
@@ -102,15 +102,17 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_caller()(is_user in any::<bool>(), client_id in "[xyz]", roles in prop::collection::btree_set("[ABC]", 0..3),
-                    groups in prop::option::of(prop::collection::btree_set("[ghi]", 0..3)), all_known in any::<bool>(),
+    fn any_caller()(is_user in any::<bool>(), client_id in "[xyz]", roles in prop::collection::vec("[ABC]", 0..3),
+                    groups in prop::option::of(prop::collection::vec(1..=3u128, 0..3)), all_known in any::<bool>(),
                     registration in prop::option::of("[rst]"),
-                    scopes in prop::collection::btree_set("[st]", 0..3),
-                    authentication_contexts in prop::collection::btree_set("c[12]", 0..3)) -> Caller {
+                    scopes in prop::collection::vec("[st]", 0..3),
+                    authentication_contexts in prop::collection::vec("c[12]", 0..3)) -> Caller {
         let kind = if is_user { CallerKind::User } else { CallerKind::Application };
+        let groups = groups.map(|ids| ids.into_iter().map(Uuid::from_u128).collect());
         let groups = groups.map_or(Groups::Unknown, if all_known { Groups::Known } else { Groups::AtLeast });
         let registration = registration.map_or(Registration::Unknown, Registration::Known);
-        Caller { registration, kind, client_id, roles, groups, scopes, authentication_contexts }
+        let set = CompactSet::from_iter;
+        Caller { registration, kind, client_id, roles: set(roles), groups, scopes: set(scopes), authentication_contexts: set(authentication_contexts) }
     }
 }
 
@@ -145,10 +147,7 @@ proptest! {
     ) {
         let operation = Operation::Tool { name: &name, writes };
         let groups = Caller { groups: Groups::Unknown, ..caller.clone() };
-        let listed = match &caller.groups {
-            Groups::Known(groups) | Groups::AtLeast(groups) => groups.iter().take(1).cloned().collect(),
-            Groups::Unknown => BTreeSet::new(),
-        };
+        let listed = caller.groups.ids().iter().take(1).copied().collect();
         let others = Caller { groups: Groups::AtLeast(listed), ..caller.clone() };
         let registration = Caller { registration: Registration::Unknown, ..caller.clone() };
         for unknown in [groups, others, registration] {
@@ -195,9 +194,12 @@ proptest! {
         let operation = Operation::Tool { name: &name, writes };
         let mut better = caller.clone();
         match policy.decide(&caller, operation) {
-            Decision::Refused(Refusal::ScopesMissing { scopes, .. }) => better.scopes.extend(scopes),
+            Decision::Refused(Refusal::ScopesMissing { scopes, .. }) => {
+                better.scopes = better.scopes.iter().cloned().chain(scopes.into_iter().map(Into::into)).collect();
+            }
             Decision::Refused(Refusal::AuthenticationContextMissing { context, .. }) => {
-                better.authentication_contexts.insert(context);
+                let contexts = better.authentication_contexts.iter().cloned();
+                better.authentication_contexts = contexts.chain([context.into()]).collect();
             }
             _ => return Ok(()),
         }

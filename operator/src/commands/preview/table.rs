@@ -1,13 +1,13 @@
 //! Table of decisions about a caller, with notes on how far it can be trusted.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
 use mcp_entra_policy::{
-    Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Pattern, Refusal, Registration, Ways, operations_over,
+    Caller, CallerKind, CompactSet, Decision, GraphAccess, Groups, Operation, Pattern, Refusal, Registration, Ways,
+    operations_over,
 };
-use uuid::Uuid;
 
 use crate::{
     commands::preview::{error::PreviewError, known::Known, options::PreviewOptions},
@@ -138,10 +138,10 @@ fn caller(options: &PreviewOptions, server: &McpServer) -> Caller {
         roles: options.roles.iter().cloned().collect(),
         groups: match options.application {
             Some(_) => Groups::Unknown,
-            None => Groups::Known(options.groups.iter().map(Uuid::to_string).collect()),
+            None => Groups::Known(options.groups.iter().copied().collect()),
         },
         scopes: match options.application {
-            Some(_) => BTreeSet::new(),
+            Some(_) => CompactSet::default(),
             None => required().chain(options.scopes.iter().cloned()).collect(),
         },
         authentication_contexts: options.authentication_contexts.iter().cloned().collect(),

@@ -102,11 +102,11 @@ fn a_token_issued_or_valid_in_the_future_is_refused_whatever_its_other_times() {
 
 #[test]
 fn absent_named_or_replaced_groups_are_unknown_and_an_empty_list_is_not() {
-    let none = Groups::Known(BTreeSet::new());
+    let none = Groups::Known(CompactSet::default());
     for source in ["Resolve", "InToken"] {
         assert_eq!(groups_with(json!({ "groups": [] }), source), none);
         let sales = "5A1E0000-0000-4000-8000-00000000000C";
-        let known = Groups::Known([sales.to_ascii_lowercase()].into());
+        let known = Groups::Known([sales.parse::<Uuid>().unwrap()].into_iter().collect());
         assert_eq!(groups_with(json!({ "groups": [sales] }), source), known);
         for name in [
             "CONTOSO\\Sales",

@@ -59,7 +59,7 @@ async fn a_users_groups_are_known_only_if_the_token_lists_them() {
     let tenant = TestTenant::new();
     let validator = validator(&tenant).await;
     let bob = accepted(&validator, &tenant.token(BOB)).await;
-    assert_eq!(bob.caller().groups, Groups::Known([tenant.sales.to_string()].into()));
+    assert_eq!(bob.caller().groups, Groups::Known([tenant.sales].into_iter().collect()));
     let without = changed(tenant.claims(BOB), &[("groups", None)]);
     let bob = accepted(&validator, &tenant.sign(&json!({}), &without)).await;
     assert_eq!(bob.caller().groups, Groups::Unknown);
