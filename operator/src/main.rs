@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_in_the_documentation_has_commands_and_flags_that_there_are() {
+    fn commands_and_flags_in_the_documentation_exist() {
         Arguments::command().debug_assert();
         let mut seen = 0;
         for block in documentation::pages().iter().flat_map(documentation::Page::blocks) {

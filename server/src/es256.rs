@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_generated_key_is_another_one_and_verifies_its_own_jwts_alone() {
+    fn every_generated_key_is_different_and_verifies_only_its_own_jwts() {
         let [one, other] = [(); 2].map(|()| SigningKey::generate().unwrap());
         assert_ne!(one.key_id, other.key_id);
         let jwt = one.jwt("some+jwt", &json!({ "exp": 4_000_000_000_u64 })).unwrap();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jwk_has_the_public_half_alone_under_its_own_thumbprint() {
+    fn the_jwk_has_only_the_public_key_and_its_thumbprint() {
         let key = SigningKey::generate().unwrap();
         let members: Vec<_> = key.public().as_object().unwrap().keys().collect();
         assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_has_the_id_alone() {
+    fn debug_output_has_only_the_id() {
         let key = SigningKey::generate().unwrap();
         assert_eq!(format!("{key:?}"), format!("SigningKey {{ key_id: {:?}, .. }}", key.key_id));
     }

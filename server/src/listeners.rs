@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_listens_on_the_loopback_address_alone_is_not_told() {
+    fn listeners_on_loopback_are_not_reported() {
         let loopback = ["127.0.0.1:1", "127.8.9.10:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "[::ffff:127.255.0.1]:1"];
         assert!(foreign_of(&loopback, &[]).is_empty());
         let reachable =
@@ -111,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn our_own_addresses_are_not_told_and_our_port_on_another_address_is() {
+    fn only_the_servers_own_addresses_are_not_reported() {
         let listening = ["0.0.0.0:8080", "0.0.0.0:8081", "[::]:8080", "0.0.0.0:3001"];
         assert_eq!(foreign_of(&listening, &["0.0.0.0:8080", "0.0.0.0:8081"]), ["0.0.0.0:3001", "[::]:8080"]);
     }
 
     #[test]
-    fn no_more_than_sixteen_addresses_are_told() {
+    fn at_most_sixteen_addresses_are_reported() {
         let listening: Vec<SocketAddr> = (1..=100).map(|port| ([0, 0, 0, 0], port).into()).collect();
         assert_eq!(foreign_among(&listening, &[]).len(), MOST);
     }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_real_socket_is_told_while_it_listens_on_all_addresses_and_not_on_the_loopback_address() {
+    fn a_real_socket_is_reported_only_while_it_listens_on_all_addresses() {
         // Other tests listen at the same time.
         let told = |port: u16| {
             let mut all = listening().unwrap();

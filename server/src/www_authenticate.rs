@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_cannot_leave_its_quotes_or_its_line() {
+    fn a_description_stays_inside_its_quotes_and_its_line() {
         assert_eq!(quotable("a \"b\\\r\nX: ü"), "a 'b'??X: ?");
     }
 
@@ -164,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_challenge_is_read_as_it_was_written_whatever_its_values(
+        fn a_challenge_with_any_values_is_read_as_it_was_written(
             parameters in vec((select(&Parameter::ALL), any::<String>()), 0..6),
         ) {
             let header = BearerChallenge(parameters.clone()).header();

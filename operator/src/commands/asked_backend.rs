@@ -123,7 +123,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_ready_pod_is_asked_and_a_backend_that_does_not_answer_is_told() {
+    async fn a_ready_pod_is_asked_and_a_backend_without_an_answer_is_an_error() {
         let client = mk_client(&[("a", false), ("b", true)], json!({"works": true, "tools": {"now": "0"}}));
         let (pod, report) = ask(&client, "productivity", "time").await.unwrap();
         assert_eq!((pod.as_str(), report.tools.len()), ("b", 1));

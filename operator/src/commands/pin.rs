@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fragment_is_one_that_an_mcp_server_takes() {
+    fn an_mcp_server_accepts_the_printed_fragment() {
         let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let printed = fragment(
             "productivity/time",
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_pinned_is_told_with_what_to_do() {
+    fn an_error_of_a_pin_ends_with_the_next_step() {
         let told = |report: &BackendReport| fragment("a/b", "c", report).unwrap_err().to_string();
         assert!(told(&report(&[])).contains("remove spec.backend.pin"));
         let mut many = report(&[]);

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_somebody_else_is_used_if_the_manifests_have_it_and_it_allows() {
+    fn a_foreign_service_account_is_used_if_the_manifests_contain_it_and_it_allows_the_server() {
         let text = std::fs::read_to_string(example("2-server.yaml")).unwrap();
         let render_with = |allowed: &str| {
             let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_refused_is_refused_with_the_conditions_words() {
+    fn a_server_that_is_not_accepted_is_refused_with_the_message_of_its_condition() {
         let text = std::fs::read_to_string(example("2-server.yaml")).unwrap();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.replace("spec:\n", "spec:\n  image: evil.example/server\n").as_bytes()).unwrap();

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_transition_time_changes_with_the_status_and_with_nothing_else() {
+    fn the_transition_time_changes_only_with_the_status() {
         let first = conditions(&[], verdicts(State::True), Some(1), at(100));
         let mut changed = verdicts(State::True);
         changed[0].1.message = "other".into();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_of_an_earlier_spec_is_not_said_of_the_present_one() {
+    fn a_verdict_on_an_earlier_spec_keeps_its_generation() {
         let first = conditions(&[], verdicts(State::True), Some(1), at(100));
         let verdict = Verdict::of_earlier_spec(&first, ConditionType::Available).unwrap();
         let later = |verdicts| conditions(&first, verdicts, Some(2), at(200))[0].observed_generation;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_is_one_that_the_api_server_refuses_or_a_terminal_obeys() {
+    fn a_message_has_a_bounded_length_and_no_control_characters() {
         let mut hostile = verdicts(State::False);
         hostile[0].1.message = crate::objects::untrusted_text::tests::hostile();
         let written = conditions(&[], hostile.clone(), Some(1), at(100));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_says_what_the_first_failing_condition_says() {
+    fn ready_has_the_message_of_the_first_failing_condition() {
         let ready = |list: &[(ConditionType, Verdict)]| {
             let verdicts = with_ready(list.to_vec(), Verdict::yes(Reason::Ready, ""));
             verdicts.into_iter().find(|(type_, _)| *type_ == ConditionType::Ready).unwrap().1

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_is_told_once_and_a_changed_message_anew() {
+    fn a_transition_is_one_event_and_a_changed_message_is_another() {
         let mk = |status: &str, reason: &str, message: &str| {
             mk_condition(ConditionType::FederationReady, status, reason, message)
         };
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_awaited_is_told_of_what_was_good_alone_and_never_as_a_warning() {
+    fn a_pending_condition_is_an_event_only_after_a_good_one_and_never_a_warning() {
         let mk = |status: &str, reason: &str| mk_condition(ConditionType::CertificateReady, status, reason, "m");
         let good = mk("True", "CertificateValid");
         for awaited in [mk("Unknown", "Progressing"), mk("False", "Progressing"), mk("False", "CertificatePending")] {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_told_when_it_changes_and_not_each_of_its_words_again() {
+    fn ready_is_an_event_when_its_status_changes_and_not_when_its_reason_changes() {
         let mk = |status: &str, reason: &str| mk_condition(ConditionType::Ready, status, reason, "m");
         assert_eq!(types(&[mk("Unknown", "Progressing")], &mk("False", "Progressing")), [EventType::Normal]);
         assert_eq!(types(&[mk("False", "Progressing")], &mk("False", "CrashLooping")), []);

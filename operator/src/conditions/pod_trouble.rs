@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_crash_is_the_same_message_whenever_it_happened() {
+    fn repeated_crashes_have_the_same_message() {
         assert_eq!(last_line("x\n2026-11-23T13:52:15.123456Z ERROR no tenant\n\n"), Quoted::of("ERROR no tenant"));
         assert_eq!(
             last_line(r#"{"timestamp":"2026-11-23T13:52:15Z","level":"ERROR","message":"no tenant"}"#),

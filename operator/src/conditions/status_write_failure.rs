@@ -69,7 +69,7 @@ mod tests {
     use crate::objects::{fixtures::mk_server, untrusted_text::tests::hostile};
 
     #[tokio::test]
-    async fn a_refused_status_is_counted_and_told_in_an_event_that_the_api_server_takes() {
+    async fn a_refused_status_is_counted_and_reported_in_a_valid_event() {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let notes = sent.clone();
         let service = tower::service_fn(move |request: Request<Body>| {

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_of_a_deployment_is_told_from_its_neighbours() {
+    fn each_state_of_a_deployment_has_its_own_progress() {
         let late = || said("False", "ProgressDeadlineExceeded", "");
         let quota = "pods \"g\" is forbidden: exceeded quota: q";
         for (what, deployment, pod, expected) in [
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_of_an_older_template_is_not_its_end() {
+    fn a_condition_of_an_older_template_does_not_end_the_rollout() {
         let mut deployment = mk("upgrade", false, json!([said("True", "NewReplicaSetAvailable", "")]));
         deployment.generation = Some(3);
         assert_eq!(progress(&deployment, Vec::<PodView>::new), Progress::Running);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hashed_is_what_the_author_wrote_and_nothing_that_was_filled_in() {
+    fn the_hash_covers_the_authors_fields_and_no_defaults() {
         let of_the_pods = |spec: &Value| of_the_pods(&read(spec)).unwrap();
         let written = patched(json!({"exposure": {"tls": null}}));
         assert_eq!(of_the_pods(&mk_written()), written);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_that_the_pods_depend_on_asks_for_a_roll_out_and_no_other_does() {
+    fn only_fields_that_change_the_pods_request_a_rollout() {
         for asking in [
             json!({"image": "registry.example/one:2"}),
             json!({"image": null}),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_backend_all_but_what_it_reaches_asks_for_a_roll_out() {
+    fn every_field_of_a_backend_except_its_egress_requests_a_rollout() {
         let with = |changes: Value| {
             let mut backend =
                 json!({"image": "registry.example/mcp/time:1", "transport": "Stdio", "command": ["time"]});
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_another_version_is_no_evidence_that_the_author_asked() {
+    fn a_hash_of_another_version_does_not_count_as_a_request_of_the_author() {
         let hash = RequestedHash::mk("0123456789abcdef");
         assert!(hash.differs_from(Some("v1-fedcba9876543210")));
         for annotation in [None, Some(""), Some("fedcba9876543210"), Some("v2-fedcba9876543210"), Some(hash.as_str())] {

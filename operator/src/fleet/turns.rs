@@ -217,7 +217,7 @@ mod tests {
     use Progress::{Failed, NoRoom, Paused, Running, Settled};
 
     #[test]
-    fn at_most_so_many_servers_are_upgraded_at_once_even_before_their_deployments_show_it() {
+    fn upgrades_stay_within_the_limit_even_before_deployments_show_them() {
         let fleet = Fleet::new();
         let old = [("x/a", "old", Settled), ("y/b", "old", Settled), ("z/c", "old", Settled)];
         assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade));
@@ -256,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn upgrades_that_run_when_an_operator_starts_have_their_turn() {
+    fn upgrades_that_run_when_an_operator_starts_keep_their_turns() {
         let running = [("x/a", "new", Running), ("x/b", "old", Settled)];
         assert_eq!(Fleet::new().ask("x/b", 1, &running), Err(Waits::Busy));
     }
 
     #[test]
-    fn whoever_cannot_go_on_holds_no_turn_and_halts_nobody() {
+    fn a_stuck_upgrade_holds_no_turn_and_halts_no_other() {
         for stuck in [Paused, NoRoom, Settled] {
             let fleet = Fleet::new();
             assert_eq!(fleet.ask("x/a", 1, &[("x/a", "old", Settled)]), Ok(RollOut::Upgrade));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn no_turn_lasts_for_ever_though_the_upgrade_never_ends() {
+    fn a_turn_ends_even_if_the_upgrade_never_ends() {
         let fleet = Fleet::new();
         let running = [("x/a", "new", Running), ("y/b", "old", Settled)];
         assert_eq!(fleet.ask("y/b", 1, &running), Err(Waits::Busy));
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_may_be_mended_though_it_halts_the_others() {
+    fn a_failed_server_can_be_upgraded_while_it_halts_others() {
         let fleet = [("x/a", "bad", Failed), ("y/a", "bad", Failed), ("x/b", "old", Settled)];
         assert_eq!(Fleet::new().ask("x/a", 1, &fleet), Ok(RollOut::Upgrade));
         assert_eq!(Fleet::new().ask("x/b", 1, &fleet), Err(Waits::HaltedBy("a".into())));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_spec_asks_for_and_what_does_not_work_anyway_waits_for_nobody() {
+    fn a_requested_rollout_and_a_server_without_ready_pods_do_not_wait() {
         let (owner, requested) = (mk_owner("x/b"), RequestedHash::mk("asked"));
         let halted = || vec![mk_member("x/a", "new", Failed), mk_member("y/a", "new", Failed)];
         let ask = |template, live: Option<&ChildView>| {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_the_author_overtakes_is_given_back() {
+    fn a_turn_is_released_when_the_author_requests_a_rollout() {
         let fleet = Fleet::new();
         assert_eq!(fleet.ask("x/a", 1, &[("x/a", "old", Settled)]), Ok(RollOut::Upgrade));
         let (owner, requested) = (mk_owner("x/a"), RequestedHash::mk("else"));

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_a_backend_does_not_offer_are_told_once_it_is_known_what_it_does() {
+    fn names_that_a_backend_lacks_are_reported_once_its_offer_is_known() {
         let mut server = mk_backend_server();
         let mapping = mk_mapping(json!({"names": ["graph"]}), &["add", "sub", "*"]);
         let unmatched = |server: &McpServer, offered: Option<&Offered>| {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_bound_server_offers_are_told_and_those_of_another_are_not() {
+    fn names_are_reported_only_if_no_bound_server_offers_them() {
         let servers = mk_servers(["graph".to_owned()]);
         let mapping = mk_mapping(json!({"names": ["graph"]}), &["get_user_detials", "list_*", "lsit_*"]);
         let (told, verdict) = surveyed(&mapping, &servers);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_and_resources_are_matched_as_far_as_a_bound_server_has_the_tools_that_they_are_made_of() {
+    fn prompts_and_resources_match_only_if_a_bound_server_has_their_tools() {
         let mut servers = mk_servers(["graph".to_owned()]);
         let mapping = |prompts: &[&str], resources: &[&str]| {
             let mut mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_server_has_are_told() {
+    fn named_servers_that_do_not_exist_are_reported() {
         let servers = mk_servers(["graph".to_owned()]);
         let (_, verdict) = surveyed(&mk_mapping(json!({"names": ["graph", "grpah"]}), &["*"]), &servers);
         assert_eq!((verdict.state, verdict.reason.as_str()), (State::False, "ServerNotFound"));
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_server_of_another_app_registration_is_told_and_not_bound() {
+    fn a_named_server_of_another_app_registration_is_reported_and_not_bound() {
         let servers = mk_servers(["graph".to_owned()]);
         let pinned = |client_id: &str| mk_mapping(json!({"names": ["graph"], "clientId": client_id}), &["*"]);
         let (told, verdict) = surveyed(&pinned("77aa0000-0000-0000-0000-000000000000"), &servers);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_cannot_be_written_is_pending_and_how_many_servers_it_waits_for_changes_nothing() {
+    fn a_mapping_that_cannot_be_written_is_pending_for_any_number_of_servers() {
         let policies = ProgrammedPolicies::default();
         policies.not_written("server");
         assert_eq!(presence(policies.get("server").as_ref(), "new", 1), Presence::Pending);

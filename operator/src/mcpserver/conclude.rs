@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_pass_comes_soon_while_something_is_about_to_change_and_at_the_poll_else() {
+    fn the_next_reconcile_is_soon_during_a_change_and_otherwise_at_the_poll() {
         let works = || mk_pod("a", true, mk_report("new", Some(true)));
         let probing = || mk_pod("b", true, mk_report("new", None));
         let silent = || mk_pod("c", true, None);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_written_if_it_differs_and_small_steps_of_a_start_wait_for_more() {
+    fn a_changed_status_is_written_and_small_steps_of_a_start_are_debounced() {
         let answers = answers(vec![], None);
         let first = conclusion(&mk_outcome(), &answers, &McpServerStatus::default(), false);
         let status = first.status.unwrap();

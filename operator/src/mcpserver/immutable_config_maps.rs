@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_its_edition_and_names_of_others_tell_none() {
+    fn an_edition_is_read_from_a_name_of_this_server_only() {
         for edition in Edition::all() {
             for kind in [POLICY, ChildKind::Configuration] {
                 assert_eq!(Edition::of(kind, "graph", &edition.name(kind, "graph")), Some(edition));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_immutable_edition_is_left_for_the_next_that_is_nobody_elses() {
+    fn an_immutable_edition_is_replaced_by_the_next_free_one() {
         let first = mk_config_map("graph-policy", "u1", true);
         let second = |ours| mk_config_map("graph-policy-2", "u2", ours);
         let frozen = mk_frozen(&[(0, "u1")]);
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pods_mount_is_kept_though_an_earlier_edition_is_free_again() {
+    fn the_mounted_edition_is_kept_even_if_an_earlier_one_is_free_again() {
         let second = mk_config_map("graph-policy-2", "u2", true);
         assert_eq!(edition(&mk_frozen(&[(0, "u1")]), &[second], Some("graph-policy-2")), Some(1));
         assert_eq!(edition(&Frozen::default(), &[], Some("graph-policy-2")), Some(1), "it is created again");
     }
 
     #[test]
-    fn a_deleted_edition_is_not_made_anew_while_the_deployment_mounts_the_frozen_copy() {
+    fn a_deleted_edition_is_not_recreated_while_the_deployment_mounts_the_immutable_copy() {
         let frozen = mk_frozen(&[(0, "u1")]);
         assert_eq!(edition(&frozen, &[], Some("graph-policy")), Some(1));
         let remade = mk_config_map("graph-policy", "u3", true);

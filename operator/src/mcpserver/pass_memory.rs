@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_settled_is_not_if_the_object_its_version_or_what_is_built_is_another() {
+    fn a_settled_object_is_unsettled_by_a_new_uid_version_or_build() {
         let settled = Settled::hash("uid", "7", "built");
         assert_eq!(settled, Settled::hash("uid", "7", "built"));
         for other in [("other", "7", "built"), ("uid", "8", "built"), ("uid", "7", "other")] {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_something_has_been_so_starts_anew_when_it_was_not() {
+    fn a_duration_restarts_after_an_interruption() {
         let (mut since, start) = (Since::default(), Instant::now());
         let later = start + Duration::from_secs(5);
         assert_eq!(since.note(true, start), Some(Duration::ZERO));

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_that_is_not_accepted_has_is_left_and_what_every_server_has_is_wanted() {
+    fn a_server_that_is_not_accepted_keeps_the_children_that_every_server_has() {
         let plan = mk_plan(false, &[]);
         assert!(plan.children.is_none() && plan.missing.is_empty());
         let every: Vec<ChildKind> = ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional()).collect();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_is_wanted_and_what_the_cluster_lacks_is_neither() {
+    fn built_children_are_wanted_except_for_kinds_that_the_cluster_lacks() {
         let (whole, lacking) = (mk_plan(true, &[]), mk_plan(true, &[ChildKind::Ingress]));
         let built = kinds(whole.children.as_deref().unwrap());
         for kind in [ChildKind::Ingress, ChildKind::DisruptionBudget, ChildKind::Deployment] {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_wait_for_their_turn_keep_their_configuration_and_an_upgrade_says_that_it_is_one() {
+    fn waiting_pods_keep_their_configuration_and_an_upgrade_is_marked_as_one() {
         let children = mk_plan(true, &[]).children.unwrap();
         let waiting = kinds(&without_pods(children.clone()));
         assert!(!waiting.contains(&ChildKind::Deployment) && !waiting.contains(&ChildKind::Configuration));

@@ -352,7 +352,7 @@ mod tests {
     const POLICY: &str = "/api/v1/namespaces/productivity/configmaps/graph-policy";
 
     #[tokio::test]
-    async fn a_server_that_is_being_deleted_loses_its_route_before_anything_else_and_its_rights_though_that_fails() {
+    async fn a_deleted_server_loses_its_route_first_and_its_rights_even_if_that_fails() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (context, writes) = mk_exposed();
         let mut server = mk_server();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_host_is_told_though_its_route_cannot_be_deleted() {
+    async fn a_refused_host_is_reported_even_if_its_route_cannot_be_deleted() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (mut context, writes) = mk_exposed();
         context.options.allowed_hosts = vec!["*.example.com".into()];
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_somebody_elses_since_it_was_seen_is_not_written() {
+    async fn an_object_that_has_lost_its_owner_is_not_written() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (context, writes) = mk_revoking(ObjectMeta { owner_references: None, ..mk_policy() });
         reconcile(&mk_unreadable(), &context, context.passes.place()).await.unwrap();
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_look_up_does_not_freeze_a_revocation_and_is_told() {
+    async fn a_failed_look_up_is_reported_and_does_not_stop_a_revocation() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (context, writes) = mk_revoking(mk_policy());
         let mut server = mk_server();

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_applied_in_its_order_and_what_exposes_can_be_done_without() {
+    fn kinds_are_applied_in_order_and_kinds_that_expose_are_optional() {
         assert!(ChildKind::ALL.is_sorted(), "the order of the kinds is the order of applying");
         assert!(ChildKind::EXPOSING.iter().all(|kind| kind.is_optional()));
         assert!(ChildKind::ALL.iter().filter(|kind| kind.brought_by().is_some()).all(|kind| kind.is_optional()));

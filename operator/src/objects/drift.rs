@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_add_is_theirs_and_what_they_change_of_ours_is_noticed() {
+    fn changes_of_the_operators_fields_are_drift_and_additions_of_others_are_not() {
         let desired = json!({
             "metadata": {"labels": {"a": "1"}, "annotations": {}},
             "spec": {"replicas": 2, "containers": [{"name": "server", "args": ["x"], "env": [{"name": "A", "value": "1"}]}]},
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_metadata_or_of_any_other_member_is_noticed_and_what_is_not_ours_is_not() {
+    fn changes_of_the_operators_metadata_and_members_are_drift_and_foreign_ones_are_not() {
         let mut desired = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "data": {"policy.json": "{}"}, "binaryData": {},
             "metadata": mk_owner().child_metadata(ChildKind::Policy),

@@ -55,7 +55,7 @@ mod tests {
     use crate::objects::{child::ChildKind, fixtures::mk_owner};
 
     #[test]
-    fn a_change_of_our_metadata_is_a_new_version_though_the_generation_stays() {
+    fn a_change_of_own_metadata_is_a_new_version_of_the_same_generation() {
         let owner = mk_owner();
         let version = |change: fn(&mut ObjectMeta)| {
             let mut metadata = owner.child_metadata(ChildKind::Deployment);

@@ -151,7 +151,7 @@ mod tests {
     use crate::objects::fixtures::mk_owner;
 
     #[test]
-    fn what_is_nobodys_is_adopted_by_the_server_that_it_is_given_to_and_by_no_other() {
+    fn an_unowned_object_is_adopted_only_by_the_server_that_its_annotation_names() {
         let owner = mk_owner();
         let whose = |given_to: &str, controlled: bool| {
             let mut metadata = owner.child_metadata(ChildKind::Service);

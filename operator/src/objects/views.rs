@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_not_kept() {
+    fn fields_that_are_not_read_are_not_kept() {
         let child: ChildView = serde_json::from_value(json!({
             "metadata": {
                 "labels": {"a": "b"},
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_bound_to_a_node_is_not_unschedulable_though_its_status_still_says_so() {
+    fn a_pod_with_a_node_is_not_unschedulable_even_if_its_old_status_says_so() {
         let trouble = |spec: serde_json::Value| {
             let conditions = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]);
             let pod = json!({"metadata": {}, "spec": spec, "status": {"conditions": conditions}});
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_of_others_is_not_understood_is_as_if_it_were_not_there() {
+    fn fields_with_an_unexpected_form_are_ignored() {
         let object = json!({"metadata": {"name": "a"}, "spec": {"replicas": "all"}, "status": {"conditions": "fine"}});
         let child: ChildView = serde_json::from_value(object).unwrap();
         assert_eq!((child.name(), child.replicas, child.status.is_none()), ("a", None, true));

@@ -183,7 +183,7 @@ mod tests {
     use crate::objects::{child::ChildKind, fixtures::mk_owner};
 
     #[test]
-    fn of_metadata_everything_is_read_but_who_manages_which_field() {
+    fn all_metadata_except_managed_fields_is_read() {
         let mut metadata = mk_owner().child_metadata(ChildKind::Service);
         metadata.uid = Some("uid-1".into());
         metadata.resource_version = Some("7".into());

@@ -87,7 +87,7 @@ mod tests {
     use crate::watch::orphaned::{Evidence, tests::mk_suspect};
 
     #[test]
-    fn what_is_told_ends_with_what_to_do_next() {
+    fn every_note_ends_with_the_next_step() {
         let suspect = mk_suspect(Evidence::NoController);
         let told = |result| notice(&suspect, &result).unwrap();
         let orphaned = told(Ok(Revocation::Denied("7".into())));

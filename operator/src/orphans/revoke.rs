@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_controller_that_the_api_server_still_has_is_believed_and_no_namesake_of_it() {
+    async fn a_controller_counts_if_the_api_server_has_it_with_the_same_uid() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let own = mk_owner().uid;
         for (servers, lives) in [(&[&*own][..], true), (&["uid-of-a-namesake"], false), (&[], false)] {

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_settled_is_left_alone_until_it_changes_and_a_failure_until_its_pause_ends() {
+    fn a_settled_orphan_waits_for_a_change_and_a_failure_for_its_pause() {
         let (start, suspect) = (Instant::now(), mk_suspect(Evidence::NoController));
         let settled = |version: &str| Some(FinalResult { version: version.into(), denied: true });
         assert!(!Note { settled: settled("7"), ..Note::default() }.is_due(&suspect, start));

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_keeps_the_newest_values_of_servers_that_are_gone_and_all_of_those_that_are_there() {
+    fn a_namespace_keeps_all_values_of_existing_servers_and_the_newest_of_deleted_ones() {
         let mut claims: Vec<Claim> = (0..5).map(|at| mk_vacant(&format!("vacant-{at}"), "churns", Some(at))).collect();
         claims.extend((0..5).map(|at| mk_vacant(&format!("held-{at}"), "churns", None)));
         claims.push(mk_vacant("other", "other", Some(0)));

@@ -60,7 +60,7 @@ fn manifests_are_judged_as_if_the_oldest_were_applied_first() {
 }
 
 #[test]
-fn a_client_id_or_audience_is_anothers_in_either_field_whatever_scopes_are_required() {
+fn a_client_id_or_audience_of_another_server_conflicts_in_either_field() {
     let victim = || mk(2, "a", "victim", of_app(&["api://custom"], false));
     for audience in ["app", "api://app", "API://APP/", "api://custom", "custom"] {
         let attacker = mk(3, "b", "attacker", |server| {
@@ -77,7 +77,7 @@ fn a_client_id_or_audience_is_anothers_in_either_field_whatever_scopes_are_requi
 }
 
 #[test]
-fn two_servers_share_a_client_id_in_one_namespace_if_both_say_so() {
+fn two_servers_of_a_namespace_share_a_client_id_if_both_opt_in() {
     let pair = |namespace: &str, one: bool, two: bool| {
         standings(&[mk(1, "a", "one", of_app(&[], one)), mk(2, namespace, "two", of_app(&[], two))])
     };
@@ -88,7 +88,7 @@ fn two_servers_share_a_client_id_in_one_namespace_if_both_say_so() {
 }
 
 #[test]
-fn a_later_server_of_a_host_comes_in_by_the_listener_of_the_first_that_has_one_at_the_same_gateway() {
+fn a_later_server_of_a_host_uses_the_first_listener_at_the_same_gateway() {
     let carrier = |servers: [McpServer; 3]| match &standings(&servers)[2] {
         Standing::Held(held) => held.listener_of.clone().map(|owner| owner.name),
         other => panic!("{other:?}"),
@@ -106,7 +106,7 @@ fn a_later_server_of_a_host_comes_in_by_the_listener_of_the_first_that_has_one_a
 }
 
 #[test]
-fn a_claim_that_cannot_be_read_or_stands_under_another_name_gives_nobody_anything() {
+fn an_unreadable_or_misnamed_claim_gives_no_server_a_value() {
     let server = mk(1, "a", "one", |_| {});
     for (name, text) in [(None, "{}".to_owned()), (Some("claim-host-0"), String::new())] {
         let (claims, mut feeder) = Claims::empty("system");
@@ -142,7 +142,7 @@ fn mk_known(second: i64, namespace: &str, conditions: &[&str], suspend: bool) ->
 }
 
 #[test]
-fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_the_older() {
+fn without_a_claim_holders_come_before_served_servers_and_these_before_older_ones() {
     let all = demands(&mk(1, "a", "graph", on("h", "/mcp")));
     let [host, audience] = all.as_slice() else { panic!("{all:?}") };
     let served = mk_known(9, "b", &["Accepted", "Programmed"], false);
@@ -187,7 +187,7 @@ fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_t
 }
 
 #[test]
-fn nobody_waits_for_a_server_that_will_not_claim_the_value() {
+fn no_server_waits_for_one_that_will_not_claim_the_value() {
     let all = demands(&mk(1, "a", "graph", on("h", "/mcp")));
     let [host, audience] = all.as_slice() else { panic!("{all:?}") };
     let accepted = mk_known(1, "a", &["Accepted"], false);
@@ -208,7 +208,7 @@ fn nobody_waits_for_a_server_that_will_not_claim_the_value() {
 }
 
 #[test]
-fn a_change_of_a_claim_concerns_those_who_name_the_value_unless_a_server_only_joins() {
+fn a_changed_claim_triggers_the_servers_that_name_its_value_unless_a_server_only_joins() {
     use kube::runtime::{reflector, watcher::Event};
     let (servers, mut writer) = reflector::store();
     for server in [mk(1, "a", "one", on("h", "/one")), mk(2, "b", "two", on("h", "/two")), mk(3, "b", "else", |_| {})] {

@@ -239,7 +239,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_a_server_that_cannot_be_read_no_pin_is_known_to_be_met() {
+    fn a_pin_is_unknown_for_a_server_that_cannot_be_read() {
         let server = mk_server();
         let mapping =
             mk_cluster_mapping("m", json!({}), json!({"selector": {}, "clientId": server.spec.entra.client_id}));
@@ -264,7 +264,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn whether_a_namespace_is_meant_is_unknown_as_long_as_its_labels_are() {
+    fn a_selection_by_unknown_namespace_labels_is_unknown() {
         assert_eq!(bound(json!({"matchLabels": {"a": "b"}}), json!({"names": ["graph"]}), None), Bound::Unknown);
         assert_eq!(bound(json!({"matchLabels": {"a": "b"}}), json!({"names": ["other"]}), None), Bound::No);
         assert_eq!(bound(json!({}), json!({"names": ["graph"]}), None), Bound::Yes);
@@ -279,7 +279,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_pinned_mapping_is_meant_for_servers_that_accept_tokens_of_that_registration() {
+    fn a_pinned_mapping_binds_only_servers_that_accept_tokens_of_its_registration() {
         const OTHER: &str = "77aa0000-0000-0000-0000-000000000000";
         let own = mk_server().spec.entra.client_id;
         let uri = format!("api://{OTHER}");

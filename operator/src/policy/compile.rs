@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_end_whatever_the_policy_grants_and_whether_or_not_the_server_can_be_read() {
+    fn a_revocation_of_sessions_is_compiled_for_any_policy_and_for_an_unreadable_server() {
         let mut server = mk_server();
         let before = ("mcp-entra.dev/revoke-sessions-before".to_owned(), "1970-01-02T00:00:00Z".to_owned());
         let compromised = ("mcp-entra.dev/compromised-keys".to_owned(), "1".to_owned());
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_the_newest_first_and_named() {
+    fn the_newest_mappings_are_left_out_and_named_if_the_policy_is_too_large() {
         let mappings = [
             mk_mapping("new", &["graph"], "A", 1),
             mk_mapping("old", &["graph"], "B", 3),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn denies_stand_in_the_policy_of_the_servers_whose_namespace_is_meant() {
+    fn the_policy_contains_denies_that_select_the_namespace_of_its_server() {
         let denies = |stage: &str| {
             let labels = Labels::from([("stage".to_owned(), stage.to_owned())]);
             compile_in(LARGEST_DOCUMENT, Some(&labels), &[], &[no_mail()]).policy.denies
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_mapping_whose_namespaces_are_unknown_the_denies_count_and_the_grants_do_not() {
+    fn a_mapping_with_unknown_namespaces_denies_and_does_not_grant() {
         let mut mapping = no_mail();
         mapping.spec.grants = mk_mapping("x", &["graph"], "A", 1).spec.grants;
         let compiled = compile_in(LARGEST_DOCUMENT, None, &[], &[mapping]);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_stands_at_each_grant_and_deny_of_its_mapping_and_only_denies_are_compiled_for_another_registration() {
+    fn each_grant_and_deny_has_the_pin_of_its_mapping_and_another_registration_gets_only_denies() {
         let own = mk_server().spec.entra.client_id;
         let compiled = |pin: Option<&str>| {
             let mut mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn denies_stay_where_grants_do_not_fit_whatever_their_age() {
+    fn denies_stay_even_if_grants_do_not_fit() {
         let old = mk_mapping("old", &["graph"], "A", 5);
         let mut young = no_mail();
         young.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1_000_000).unwrap()));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_denies_do_not_fit_nothing_is_allowed_and_every_mapping_is_left_out() {
+    fn nothing_is_allowed_if_the_denies_do_not_fit() {
         let labels = Labels::from([("stage".to_owned(), "production".to_owned())]);
         let compiled = compile_in(60, Some(&labels), &[mk_mapping("old", &["graph"], "A", 5)], &[no_mail()]);
         assert_eq!(compiled.document, r#"{"grants":[]}"#);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_means_people_in_a_grant_and_applications_too_in_a_deny_unless_it_says_whom() {
+    fn a_role_without_callers_grants_only_users_and_denies_users_and_applications() {
         let role = |callers: Option<Vec<CallerKind>>| kinds::Subject {
             app_role: Some("A".into()),
             callers,

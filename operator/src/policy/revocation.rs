@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_read_in_any_zone_and_what_is_none_is_told() {
+    fn a_time_is_read_in_any_zone_and_any_other_text_is_an_error() {
         assert_eq!(read("1970-01-02T00:00:00Z"), Ok(Some(86_400)));
         assert_eq!(read(" 1970-01-02T01:00:00.5+01:00"), Ok(Some(86_401)));
         assert_eq!(revoke_sessions_before(&ObjectMeta::default()), Ok(None));

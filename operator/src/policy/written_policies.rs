@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_known_not_to_be_held_and_what_was_stays_held() {
+    fn a_failed_write_holds_no_mapping_and_keeps_an_earlier_policy() {
         let policies = ProgrammedPolicies::default();
         policies.not_written("a");
         assert_eq!(policies.get("a"), Some(ProgrammedPolicy::default()));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_change_is_told_once_also_before_anybody_listens() {
+    async fn every_change_is_announced_once_even_without_a_listener() {
         let policies = Arc::<ProgrammedPolicies>::default();
         let (a, b) = (mk_owner_named("a"), mk_owner_named("b"));
         policies.put(&a, mk_policy("m"));

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_refuses_for_what_it_is_waits_for_a_change_and_the_rest_is_tried_again() {
+    fn an_invalid_object_waits_for_a_change_and_other_errors_are_retried() {
         assert_eq!(answered(422).class(), Class::Terminal);
         for code in [403, 409, 429, 500, 503] {
             assert_eq!(answered(code).class(), Class::Transient, "{code}");

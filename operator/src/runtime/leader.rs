@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_nobody_holds_is_taken_and_a_held_one_is_left() {
+    fn a_free_lease_is_taken_and_a_held_one_is_not() {
         let (now, time) = (Instant::now(), Timestamp::UNIX_EPOCH);
         assert!(matches!(mk_election("a").decide(None, now, time), LeaseDecision::Take(_)));
         assert_eq!(mk_election("b").decide(mk_held_by("a", "1"), now, time), LeaseDecision::Leave("a".into()));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_taken_once_it_was_seen_unchanged_for_its_duration_whatever_its_times_say() {
+    fn a_lease_is_taken_after_it_stays_unchanged_for_its_duration() {
         let (start, ancient) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let mut election = mk_election("b");
         let mut at = |version: &str, seconds: u32| {

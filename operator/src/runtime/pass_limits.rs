@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_lead_begins_no_pass_and_who_does_begins_it() {
+    async fn only_the_leader_starts_a_reconcile() {
         for leads in [false, true] {
             let mut bench = mk_bench(false);
             let object = bench.put(mk_object("a", "1"));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_its_turn_is_counted_and_seen_as_it_is_then_if_it_still_is() {
+    async fn a_waiting_object_is_counted_and_read_again_when_its_reconcile_starts() {
         let mut bench = mk_bench(true);
         let (seen, mut versions) = mpsc::unbounded_channel();
         let end = CancellationToken::new();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passes_that_ask_the_pods_of_one_namespace_keep_no_other_pass_waiting() {
+    async fn reconciles_that_poll_pods_of_one_namespace_do_not_delay_others() {
         let mut bench = mk_bench(true);
         let (asking, mut asked) = mpsc::unbounded_channel();
         for number in 0..2 * AT_ONCE {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_when_the_operator_drains_is_not_begun() {
+    async fn a_waiting_object_is_not_reconciled_after_the_drain_starts() {
         let mut bench = mk_bench(true);
         let (seen, mut versions) = mpsc::unbounded_channel();
         let end = CancellationToken::new();

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn everyone_who_waits_at_the_gate_is_let_through_and_nobody_before_it_opens() {
+    async fn all_waiting_tasks_continue_when_the_gate_opens_and_none_before() {
         let (opener, gate) = Gate::closed();
         let waiting: Vec<_> = (0..10)
             .map(|_| {

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_list_no_longer_shows_is_gone_and_told() {
+    fn an_object_that_a_list_lacks_is_removed_and_announced() {
         let (cache, mut feeder) = cache();
         let mut list = |names: &[&str]| {
             feeder.feed(Event::Init);

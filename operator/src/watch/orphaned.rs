@@ -157,7 +157,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_gives_access_is_an_orphan_without_its_controller_and_what_a_server_owns_is_not() {
+    fn an_object_that_gives_access_is_an_orphan_only_without_its_controller() {
         for kind in KINDS {
             assert_eq!(evidence_of(kind, |_| {}), None, "{kind:?}");
             let orphaned = evidence_of(kind, |metadata| metadata.owner_references = None);

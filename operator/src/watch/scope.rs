@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_before_every_namespace_has_been_listed_and_then_all_of_it() {
+    fn events_wait_until_every_namespace_is_listed() {
         let mut bench = mk_bench();
         assert_eq!(bench.list("one", &["a", "gone"]), 0);
         assert_eq!(bench.take("one", Event::Apply(mk_object("one", "b"))), 0);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_listed_anew_before_the_others_were_is_waited_for_again() {
+    fn a_namespace_that_is_listed_again_during_the_first_lists_is_awaited_again() {
         let mut bench = mk_bench();
         bench.list("one", &["a"]);
         bench.take("one", Event::Init);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_listed_anew_loses_what_is_gone_and_no_other_does() {
+    fn only_a_relisted_namespace_loses_its_missing_objects() {
         let mut bench = mk_bench();
         bench.list("one", &["stays", "gone"]);
         bench.list("two", &["gone"]);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_at_once_when_all_have_been_listed() {
+    fn a_change_is_announced_at_once_after_the_first_lists() {
         let mut bench = mk_bench();
         bench.list("one", &[]);
         bench.list("two", &["a"]);

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_whom_a_change_concerns_are_told_and_it_goes_on_when_they_no_longer_listen() {
+    async fn affected_objects_are_triggered_and_a_closed_receiver_stops_nothing() {
         let touched = || stream::iter(["a", "b"].map(|name| Ok(mk_watched(name, "h", "app")))).boxed();
         let twice = |server: &WatchedServer| vec![ObjectRef::<WatchedMapping>::new(&server.name_any()); 2];
         let (seen, told) = concerning(touched(), twice);

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_ipv6_is_told_from_a_port_that_is_taken() {
+    fn a_node_without_ipv6_is_distinguished_from_a_port_in_use() {
         const EAFNOSUPPORT: i32 = 97;
         const EADDRNOTAVAIL: i32 = 99;
         for code in [EAFNOSUPPORT, EADDRNOTAVAIL] {

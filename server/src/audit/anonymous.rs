@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_without_a_token_are_told_of_once_a_minute_with_their_number() {
+    fn requests_without_a_token_are_reported_once_a_minute_with_their_number() {
         let (mut anonymous, start) = (Anonymous::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(anonymous.wait(at(0)), None, "nothing is due while there is nothing to tell");

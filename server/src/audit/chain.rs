@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_missing_beginning_of_a_run_is_told_and_is_no_change() {
+    fn the_missing_beginning_of_a_run_is_reported_and_is_not_a_change() {
         let (one, two) = (log(5), log(2));
         let (verdict, report) = verified(&[&two[..], &one[3..]].concat(), &Runs::new());
         assert_eq!(verdict, Verified::Incomplete, "{report}");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_written_anew_shows_where_a_hash_of_it_is_known() {
+    fn a_rewritten_log_is_detected_by_a_known_hash() {
         let (whole, chained) = (log(4), |line: &String| serde_json::from_str::<Chained>(line).unwrap());
         let run = chained(&whole[0]).chain.run;
         let mut forged = Chain { run: run.clone(), sequence: 0, previous_hash: None };

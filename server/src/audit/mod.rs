@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_whose_write_fails_half_way_are_told_of_tried_again_and_leave_the_chain_whole() {
+    async fn a_partial_write_is_reported_and_retried_and_keeps_the_chain_valid() {
         let test = Test::new();
         test.answers.send(Ok(10)).unwrap();
         test.answers.send(Err(std::io::ErrorKind::StorageFull.into())).unwrap();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_tells_a_request_that_does_not_end_from_an_output_that_takes_nothing() {
+    async fn the_end_distinguishes_an_endless_request_from_a_blocked_output() {
         let patience = Duration::from_millis(500);
         let test = Test::new();
         let running = test.begin().await;
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_waited_before_the_end_is_written_although_a_request_does_not_end() {
+    async fn waiting_lines_are_written_at_the_end_even_if_a_request_does_not_finish() {
         let test = Test::new();
         test.refuse("expired").await;
         let _running = test.begin().await;

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_a_use_is_open_to_everybody() {
+    fn every_method_except_a_use_is_open_to_all_callers() {
         for method in [
             Method::Initialize { revision: "2025-11-25".into(), capabilities: JsonObject::new() },
             Method::Discover,
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_directory_has_told_decides_and_it_is_not_asked_again() {
+    fn the_answer_of_the_directory_decides_and_is_not_requested_again() {
         let some = Groups::AtLeast([SALES.parse::<Uuid>().unwrap()].into_iter().collect());
         for (learnt, tool, verdict) in [
             (Ok(&known(&[SALES])), "read", "readers"),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wider_access_to_graph_by_a_group_is_looked_for_where_it_can_be_had() {
+    fn a_group_with_wider_access_to_graph_is_looked_up_only_if_that_access_is_available() {
         let mut wider = grant("wider", group(SALES), &["write"]);
         wider.graph = GraphAccess::Application;
         let narrow = grant("narrow", role("Writer"), &["write"]);

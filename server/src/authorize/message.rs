@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_json_rpc_message_is_refused() {
+    fn a_body_that_is_not_one_json_rpc_message_is_refused() {
         assert_eq!(refused("{"), ("invalid_json", -32700));
         assert_eq!(refused(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#), ("batch", -32600));
         assert_eq!(refused("[]"), ("batch", -32600));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_occurs_twice_is_refused_wherever_it_stands() {
+    fn a_duplicate_member_is_refused_at_every_level() {
         let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#;
         assert_eq!(refused(twice), ("invalid_json", -32700));
         assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#).0, "invalid_json");
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_can_pass_for_a_notification() {
+    fn a_request_is_never_read_as_a_notification() {
         for method in crate::authorize::method::REQUESTS {
             let request = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"name":"a"}}}}"#);
             assert_eq!(refused(&request), ("invalid_message", -32600), "{method}");

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_every_way_in() {
+    fn a_refusal_names_every_role_and_group_that_would_allow_the_call() {
         let text = what_would_allow(CallerKind::User, &ways(&["Mcp.Admin", "Mcp.Reader"], &["Sales"], false), false);
         assert!(text.starts_with(
             "It requires the app role Mcp.Admin or the app role Mcp.Reader or membership in the group Sales:"
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_whose_members_graph_may_hide_is_named_with_half_a_sentence_about_it() {
+    fn a_group_that_may_have_hidden_members_is_named_with_a_note() {
         let text = what_would_allow(CallerKind::User, &ways(&[], &["Sales"], true), true);
         assert!(
             text.starts_with(
@@ -200,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_nobody_may_call_is_said_to_be_so() {
+    fn a_refusal_without_any_grant_names_mcp_role_mappings() {
         assert!(what_would_allow(CallerKind::User, &ways(&[], &[], false), false).contains("McpRoleMapping"));
     }
 
     #[test]
-    fn an_application_is_told_of_roles_that_are_granted_to_applications_alone() {
+    fn the_text_for_an_application_names_its_roles_or_a_signed_in_user() {
         assert!(what_would_allow(CallerKind::Application, &Ways::default(), false).contains("signed-in user"));
         let text = what_would_allow(CallerKind::Application, &ways(&["Mcp.Reader"], &[], false), false);
         assert!(text.contains("the app role Mcp.Reader") && text.contains("assign it to the application"), "{text}");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_cannot_be_asked_for_a_sign_in_is_told_so_apart_from_one_that_came_back_without() {
+    fn the_text_without_a_sign_in_depends_on_the_clients_capability() {
         let cause = Cause::AuthenticationContextMissing { mapping: mapping(), grant: "g".into(), context: "c1".into() };
         let refusal = refusal(cause, GroupSource::Token);
         let texts = [true, false].map(|accepts| refusal.text_without_sign_in(&configuration(), accepts));

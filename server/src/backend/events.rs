@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_read_the_same_in_whatever_pieces_it_comes() {
+    fn a_stream_is_read_the_same_in_pieces_of_any_size() {
         let text = "\u{feff}data: a\r\n\r\n: comment\nid: 1\ndata\nunknown: b\ndataset: b\ndata : b\nretry: soon\ndata:{\"é\":\rdata: 1}\r\r\
                     event: message\ndata:  c\n\n\n\ndata:\n\ndata: unfinished\n";
         let expected = ["a", "{\"é\":\n1}", " c"];

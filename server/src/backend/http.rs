@@ -44,6 +44,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(5);
 /// Maximum time that a subscription waits for the stream of notifications.
 const LISTENS_WITHIN: Duration = Duration::from_secs(2);
+/// Maximum time that a stream takes to end after its answer. Otherwise its connection is closed.
+const REST_WITHIN: Duration = Duration::from_secs(1);
 /// Maximum length of a session id, in bytes.
 const LONGEST_SESSION_ID: usize = 256;
 /// Maximum length of a notification on a stream without an answer, in bytes.
@@ -248,13 +250,15 @@ impl Endpoint {
     async fn streamed_answer(
         &self,
         (id, told): (u64, &Told),
-        mut events: impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin,
+        mut events: impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin + Send + 'static,
         notices: Option<OnNotice>,
     ) -> Result<(RawObject, Held), BackendError> {
         while let Some(event) = events.next().await {
             let (data, held) = event?;
             match Incoming::parse(&data) {
                 Ok(Incoming::Answer { id: Some(answered), outcome }) if answered == id => {
+                    // The connection serves another request only after the end of the stream.
+                    tokio::spawn(timeout(REST_WITHIN, events.for_each(|_| std::future::ready(()))));
                     return Ok((outcome.map_err(BackendError::Answered)?, held));
                 }
                 Ok(Incoming::Answer { .. }) => tracing::debug!("no request waits for an answer of the backend"),
@@ -383,7 +387,7 @@ fn longest(has_memory: bool) -> usize {
 fn events(
     response: Response,
     memory: Option<Budget>,
-) -> impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin {
+) -> impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin + Send {
     let events = Events::new(longest(memory.is_some()));
     let begin = (response, Bytes::new(), (events, memory.map(Reading::new)), 0_usize);
     Box::pin(stream::try_unfold(begin, |(mut response, mut piece, (mut events, mut reading), mut read)| async move {

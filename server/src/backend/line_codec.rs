@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_found_in_whatever_pieces_they_come() {
+    fn lines_are_found_in_pieces_of_any_size() {
         let whole: &[u8] = b"one\n\ntwo\r\nthree";
         let expected = ["one", "", "two\r"];
         assert_eq!(lines(&[whole]).unwrap(), expected);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_told_once_and_those_around_it_are_whole() {
+    fn a_line_that_is_too_long_is_reported_once_and_its_neighbours_are_complete() {
         let (longest, more) = (vec![b'x'; MAXIMUM_BYTES], vec![b'x'; 3 * MAXIMUM_BYTES]);
         let expected = [&MAXIMUM_BYTES.to_string(), "b", "too long: xx", "a"];
         assert_eq!(lines(&[&longest, b"\nb\n", &longest, &more, b"y\na\n"]).unwrap(), expected);

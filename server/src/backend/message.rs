@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_an_id_that_is_no_number_of_ours_has_none() {
+    fn an_answer_without_a_whole_number_as_id_has_no_id() {
         for id in ["null", "\"7\"", "-7", "7.5", "{}"] {
             let answer = parse(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32000,"message":"no"}}}}"#));
             let Ok(Incoming::Answer { id: None, outcome: Err(error) }) = answer else { panic!("{id} {answer:?}") };
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_answer_is_that_to_its_first_id_and_what_is_no_json_is_none() {
+    fn a_malformed_answer_belongs_to_its_first_id_and_text_without_json_to_none() {
         let deep = format!(r#"{{"id":7,"result":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         for (text, id) in [
             (r#"{"result":{},"id":7,"a":1,"a":2,"id":8}"#, Some(7)),
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_known_by_its_beginning_if_that_has_the_id() {
+    fn an_answer_is_recognized_by_an_id_at_its_beginning() {
         for (text, id) in [
             (r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"text":"xx"#, Some(7)),
             (r#"{"jsonrpc":"2.0","result":{"id":7,"content":[{"text":"xx"#, None),
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_notifications_are_told_apart() {
+    fn requests_and_notifications_are_distinguished() {
         assert!(matches!(parse(r#"{"jsonrpc":"2.0","id":"x","method":"roots/list"}"#), Ok(Incoming::Request { .. })));
         for (text, expected) in [
             (r#""notifications/tools/list_changed""#, "ListChanged"),

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_is_told_of_exactly_its_uris_in_its_session_and_of_several_updates_as_one() {
+    async fn a_listener_hears_only_of_its_uris_and_once_for_several_updates() {
         let all = Arc::<Subscriptions>::default();
         let (mut alices, _) = listen(&all, "a", "alice", &uris(0..2)).await;
         let (mut bobs, _) = listen(&all, "b", "bob", &uris(0..1)).await;
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_does_without_what_the_backend_refuses() {
+    async fn a_listener_continues_without_refused_subscriptions() {
         let all = Arc::<Subscriptions>::default();
         let (first, _) = listen(&all, "a", "alice", &uris(0..1)).await;
         let (second, is_first) = all.add("a", ("alice", &Identity::Nothing), &uris(0..2));

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_of_claims_or_too_long_is_no_challenge() {
+    fn a_text_that_is_too_long_or_not_an_object_of_claims_is_not_a_challenge() {
         let long = json!({ "access_token": { "nbf": { "value": "x".repeat(MAXIMUM_LENGTH) } } }).to_string();
         for text in ["", "{}", "[]", "null", "nbf", "{", &long] {
             assert_eq!(ClaimsChallenge::parse(text), None, "{text}");

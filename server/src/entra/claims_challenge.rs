@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_claims_challenge_is_not_taken_for_one() {
+    fn other_headers_are_not_read_as_a_claims_challenge() {
         let in_a_text = format!(r#"Bearer error_description="claims={ENCODED}""#);
         for header in
             ["", "Bearer", "Bearer realm=\"\"", "Bearer claims=", "Bearer claims", "Bearer claims=\"e30\"", &in_a_text]

@@ -180,7 +180,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_known_code_decides_whatever_error_and_suberror_say() {
+    fn a_known_code_takes_precedence_over_error_and_suberror() {
         for (expected, codes) in table() {
             for code in codes {
                 for (status, error) in ERRORS {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_turn_what_keeps_a_user_out_into_a_sign_in_and_change_nothing_else() {
+    fn claims_turn_a_refusal_of_a_user_into_a_sign_in_and_change_nothing_else() {
         for (without, codes) in table() {
             for code in codes {
                 let expected = match without {
@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_entra_is_asked_again_whatever_it_says() {
+    fn a_request_to_a_busy_entra_is_always_retried() {
         for (_, codes) in table() {
             assert!(codes.iter().all(|code| remedy(503, "invalid_grant", "", *code, "") == Remedy::AskAgain));
         }
     }
 
     #[test]
-    fn claims_of_an_error_that_no_sign_in_helps_against_are_no_challenge() {
+    fn claims_of_an_error_that_a_sign_in_cannot_fix_are_not_a_challenge() {
         for error in ["invalid_request", "unauthorized_client", "invalid_scope"] {
             assert_eq!(remedy(400, error, "", 1, CLAIMS), Remedy::Configuration, "{error}");
         }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_credential_is_answered_with_exactly_what_it_must_say() {
+    fn the_error_for_a_missing_credential_names_its_exact_values() {
         for code in [70021, 70025, 700_211, 700_212, 700_213, 7_002_137, 7_002_138] {
             let step = step("invalid_client", code);
             for part in [
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_consent_is_answered_with_the_pages_where_it_is_given_and_no_link_that_takes_a_redirect_uri() {
+    fn the_error_for_missing_consent_names_the_pages_and_no_link_with_a_redirect_uri() {
         for code in [65001, 90094, 90095] {
             let step = step("invalid_grant", code);
             for part in ["the-tenant", "App registrations, app registration the-client, API permissions", "Grant admin"]
@@ -299,13 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_is_not_assigned_is_told_where_an_administrator_assigns_them() {
+    fn the_error_for_an_unassigned_user_names_the_page_for_the_assignment() {
         let step = step("invalid_grant", 50105);
         assert!(step.contains("ask an administrator to assign the user") && step.contains("the-client"), "{step}");
     }
 
     #[test]
-    fn an_unknown_code_is_answered_by_its_remedy_and_else_with_where_to_look_it_up() {
+    fn the_error_for_an_unknown_code_has_its_remedy_or_the_page_that_explains_it() {
         let busy = "no action needed: Entra is busy, and the server tries again.";
         assert_eq!(step("temporarily_unavailable", 1_234_567), busy);
         assert_eq!(step("invalid_grant", 1_234_567), "sign in again in the client.");
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_client_hears_no_word_of_the_cluster_whatever_the_code() {
+    fn errors_of_a_public_client_never_mention_the_cluster() {
         const WORDS: [&str; 10] = [
             "cluster",
             "spec.",
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_client_hears_the_flag_to_correct_and_who_asks_again() {
+    fn errors_of_a_public_client_name_the_flag_to_correct() {
         for (code, expected) in [
             (700_016, "check --client-id the-client: tenant the-tenant has no such app registration."),
             (90002, "check --tenant the-tenant and --cloud."),

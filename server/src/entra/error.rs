@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_with_every_request_is_not_part_of_the_text() {
+    fn the_text_has_no_ids_or_times_of_a_request() {
         let body = |trace: &str| {
             json!({
                 "error": "invalid_client",
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_displayed_holds_codes_and_our_own_words_and_entras_text_is_told_apart() {
+    fn the_displayed_error_has_codes_and_own_words_and_keeps_entras_text_separate() {
         const ACCOUNT: &str = "alice@contoso.com";
         for (error, suberror, correlation_id) in
             [("invalid_grant", "basic_action", "5f0a"), (ACCOUNT, ACCOUNT, ACCOUNT), ("", "", "a sentence")]
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_error_document_is_not_taken_for_one() {
+    fn other_documents_are_not_read_as_an_error() {
         assert_eq!(read("<html>"), None);
         assert_eq!(read(r#"{"access_token":"x"}"#), None);
     }

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn a_text_that_is_not_an_id_token_is_refused() {
         let expected = Expected { client_id: CLIENT, issuer: ISSUER, nonce: None };
         let long = format!("e30.{}.c2ln", "A".repeat(MAXIMUM_LENGTH));
         for token in ["", "a.b", "e30.e30", "e30.W10.c2ln", "e30.%%.c2ln", "e30.e30.e30.e30", &long] {

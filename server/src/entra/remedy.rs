@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_somebody_may_be_putting_right_at_this_moment_is_not_lasting() {
+    fn an_error_that_can_end_within_minutes_is_not_lasting() {
         for (remedy, lasting) in [
             (Remedy::Consent, false),
             (Remedy::Credential, false),

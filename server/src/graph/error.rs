@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_graphs_code_the_request_and_what_to_do_and_tells_the_caller_graphs_text() {
+    fn a_refusal_names_graphs_code_the_request_and_the_next_step_and_quotes_graph_to_the_caller() {
         let body = r#"{"error":{"code":"ErrorAccessDenied","message":"Access is denied.","innerError":{}}}"#;
         let error = refused(403, &[("request-id", "r1")], body);
         let text = error.to_string();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_displayed_of_a_refusal_holds_nothing_that_graph_says_in_free_text() {
+    fn the_displayed_refusal_has_no_free_text_of_graph() {
         let body =
             r#"{"error":{"code":"No alice@contoso.com","message":"Resource 'alice@contoso.com' does not exist."}}"#;
         let ids = [("request-id", "of alice@contoso.com"), ("client-request-id", "of alice@contoso.com")];

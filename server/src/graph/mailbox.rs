@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_graph_does_not_say_of_a_name_is_relied_on_for_minutes_and_that_it_did_not_answer_for_seconds() {
+    fn an_unknown_name_is_cached_for_minutes_and_a_failure_for_seconds() {
         for status in 400..600 {
             let answer =
                 Answer { status: StatusCode::from_u16(status).unwrap(), headers: HeaderMap::new(), body: vec![] };

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_names_nobody_not_even_themselves() {
+    fn a_user_cannot_set_the_argument_user() {
         for configured in [GraphAccess::OnBehalfOf, GraphAccess::Application] {
             for granted in [GraphAccess::OnBehalfOf, GraphAccess::Application] {
                 for user in ["bob@contoso.com", ALICE, ""] {
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_takes_its_own_permission_or_where_the_configuration_has_another_name_for_it_all_of_those() {
+    fn a_request_uses_its_own_permission_or_all_configured_permissions() {
         let mut graph = GraphConfiguration {
             base_url: "https://graph.example".into(),
             scopes: vec!["User.Read".into(), "Mail.ReadWrite".into()],

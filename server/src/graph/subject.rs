@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_another_path_is_no_id() {
+    fn a_text_that_could_be_another_path_is_not_an_id() {
         let long = format!("{}@contoso.com", "a".repeat(LONGEST));
         for text in [
             "",

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn four_have_their_turn_in_one_queue_and_the_fifth_when_one_of_them_ends() {
+    async fn four_calls_of_a_queue_run_at_once_and_the_fifth_waits() {
         let turns = Turns::new(AT_ONCE);
         let mut held = Vec::new();
         for _ in 0..AT_ONCE {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_flood_a_mailbox_share_it_by_halves_however_late_the_second_comes() {
+    fn two_callers_that_flood_a_mailbox_share_it_equally() {
         let mut line = Line::new();
         line.join("first", 40);
         line.join("second", 40);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn more_floods_than_turns_are_served_in_rounds() {
+    fn more_flooding_callers_than_turns_are_served_in_rounds() {
         let mut line = Line::new();
         let callers = ["a", "b", "c", "d", "e", "f", "g"];
         callers.iter().for_each(|caller| line.join(caller, 20));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_gives_up_waiting_takes_no_turn_and_leaves_no_place() {
+    fn a_cancelled_wait_takes_no_turn_and_keeps_no_place() {
         let mut line = Line::new();
         line.join("a", AT_ONCE);
         line.join("b", 1);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_gives_up_at_the_moment_of_its_turn_leaves_it_to_the_next() {
+    fn a_wait_that_is_cancelled_at_its_turn_passes_it_to_the_next() {
         let mut line = Line::new();
         line.join("a", AT_ONCE);
         line.join("b", 1);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_with_too_many_questions_is_refused_one_more_and_keeps_nobody_else_out() {
+    fn a_caller_above_the_limit_is_refused_and_others_are_not() {
         let mut line = Line::new();
         line.join("flood", AT_ONCE + MOST_WAITING);
         assert!(line.turns.turn(ALICE, "flood").now_or_never().expect("no wait").is_none());
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn queues_that_nobody_is_in_are_forgotten() {
+    async fn empty_queues_are_removed() {
         let turns = Turns::new(AT_ONCE);
         let kept = turns.turn(ALICE, "a").await;
         for mailbox in 0..1000 {

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exclude_json_admits_it() {
+    fn an_accept_header_that_does_not_exclude_json_is_accepted() {
         for values in [
             &[][..],
             &["*/*"],
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_excludes_json_does_not() {
+    fn an_accept_header_that_excludes_json_is_refused() {
         for values in [
             &["text/html"][..],
             &["text/event-stream"],

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_offer_that_is_away_fails_what_depends_on_it_alone() {
+    async fn an_unavailable_offer_fails_only_requests_that_need_it() {
         for method in
             [Method::Discover, Method::Ping, Method::SetLogLevel, Method::Notification("notifications/initialized")]
         {

@@ -65,20 +65,20 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_read_in_any_case() {
+    fn the_scheme_bearer_is_not_case_sensitive() {
         assert_eq!(read(&["Bearer a.b.c"]), Ok(Some("a.b.c".to_owned())));
         assert_eq!(read(&["bearer  a.b.c"]), Ok(Some("a.b.c".to_owned())));
     }
 
     #[test]
-    fn another_scheme_is_no_token() {
+    fn a_header_with_another_scheme_is_not_a_token() {
         assert_eq!(read(&[]), Ok(None));
         assert_eq!(read(&["Basic YTpi"]), Ok(None));
         assert_eq!(read(&["BearerToken a"]), Ok(None));
     }
 
     #[test]
-    fn what_cannot_be_one_token_is_a_malformed_request() {
+    fn a_header_that_cannot_be_one_token_is_a_malformed_request() {
         for values in [&["Bearer"][..], &["Bearer "], &["Bearer a b"], &["Bearer a,b"], &["Bearer a", "Bearer a"]] {
             assert!(read(values).is_err(), "{values:?}");
         }

@@ -107,13 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_proxy_it_is_the_connections() {
+    fn without_a_proxy_the_client_address_is_that_of_the_connection() {
         assert_eq!(of("192.0.2.7", &[]), client("192.0.2.7"));
         assert_eq!(of("::ffff:192.0.2.7", &[]), client("192.0.2.7"));
     }
 
     #[test]
-    fn clients_of_ipv4_behind_nat64_are_told_apart_and_are_no_trusted_proxies() {
+    fn ipv4_clients_behind_nat64_are_distinct_and_are_not_trusted_proxies() {
         assert_eq!(of("64:ff9b::192.0.2.7", &[]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["64:ff9b::c000:207"]), client("192.0.2.7"));
         assert_eq!(of("64:ff9b:1::192.0.2.7", &[]), client("64:ff9b:1::"), "another prefix is a network's own");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_and_what_the_client_wrote_itself_is_not() {
+    fn the_address_from_a_trusted_proxy_is_used_and_one_from_the_client_is_not() {
         assert_eq!(of("10.1.1.1", &["198.51.100.1, 192.0.2.7"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["198.51.100.1", "192.0.2.7, 10.2.2.2"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["192.0.2.7:41234"]), client("192.0.2.7"));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_proxy_is_named_whoever_forwards_may_be_one() {
+    fn without_configured_proxies_every_forwarding_sender_counts_as_a_proxy() {
         let headers =
             HeaderMap::from_iter([(HeaderName::from_static(FORWARDED_FOR), HeaderValue::from_static("1.2.3.4"))]);
         let peer = "192.0.2.7".parse().unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_sender_claims_is_not_believed() {
+    fn the_forwarded_address_of_an_untrusted_sender_is_ignored() {
         assert_eq!(of("192.0.2.7", &["198.51.100.1"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["198.51.100.1, unknown"]), ClientAddress::BehindProxy);
         assert_eq!(of("10.1.1.1", &["10.2.2.2"]), ClientAddress::BehindProxy);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_room_the_connection_that_is_idle_the_longest_yields_and_one_in_use_does_not() {
+    fn without_room_the_longest_idle_connection_is_closed_and_one_in_use_is_not() {
         let connections = Arc::new(Connections::new(3, 3));
         let [used, old, new] = [1, 2, 3].map(|number| admit(&connections, number, None).unwrap());
         let asking = used.connection.begin();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_has_its_share_and_a_proxy_all() {
+    fn one_peer_has_a_share_and_a_trusted_proxy_all() {
         let connections = Arc::new(Connections::new(100, 2));
         let places: Vec<Place> =
             (0..2).map(|number| admit(&connections, number, peer(1)).expect("its share")).collect();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_with_idle_connections_takes_the_place_of_its_own_and_of_nobody_elses() {
+    fn a_peer_replaces_only_its_own_idle_connections() {
         let connections = Arc::new(Connections::new(100, 1));
         let (other, own) = (admit(&connections, 0, peer(2)).unwrap(), admit(&connections, 1, peer(1)).unwrap());
         let next = admit(&connections, 2, peer(1));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_for_a_place_gets_it_when_one_becomes_free() {
+    async fn a_waiting_connection_gets_the_next_free_place() {
         let connections = Arc::new(Connections::new(1, 1));
         let first = admit(&connections, 0, None).unwrap();
         let asking = first.connection.begin();

@@ -289,7 +289,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn ipv4_alone_is_listened_on_only_where_there_is_no_ipv6() {
+    fn only_a_node_without_ipv6_listens_only_on_ipv4() {
         let without = (1..134).filter(|code| is_without_ipv6(&std::io::Error::from_raw_os_error(*code)));
         assert_eq!(Vec::from_iter(without), [Errno::EAFNOSUPPORT as i32, Errno::EADDRNOTAVAIL as i32]);
         assert!(!is_without_ipv6(&std::io::ErrorKind::AddrNotAvailable.into()), "not the system's word");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_short_answer_holds_is_let_go_before_it_leaves() {
+    async fn the_memory_of_a_short_answer_is_freed_before_it_is_sent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let held = Arc::new(());

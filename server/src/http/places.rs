@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_a_share_whatever_clients_it_uses_and_all_together_have_a_bound() {
+    fn a_caller_has_one_share_for_all_its_clients_and_all_callers_have_a_bound() {
         let places = Places::new(3, 2);
         let taken = [places.take(&principal("a", "one")).ok(), places.take(&principal("a", "two")).ok()];
         assert!(taken.iter().all(Option::is_some));

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_nobody_elses() {
+    fn each_caller_has_its_own_budget() {
         let budgets = Budgets::new(Rate { requests: 1, per_seconds: 3600 });
         assert!(budgets.draw("a").is_ok() && budgets.draw("a").is_err());
         assert_eq!(budgets.wait(&"b"), None);

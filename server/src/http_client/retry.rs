@@ -113,14 +113,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_pass_is_tried_four_times_and_what_will_not_once() {
+    async fn a_temporary_error_is_tried_four_times_and_a_permanent_one_once() {
         assert_eq!(attempts(PATIENCE, Again::After(None)).await, (4, Some(Err(()))));
         assert_eq!(attempts(PATIENCE, Again::After(Some(Duration::ZERO))).await, (4, Some(Err(()))));
         assert_eq!(attempts(PATIENCE, Again::Never).await, (1, Some(Err(()))));
     }
 
     #[tokio::test]
-    async fn each_pause_that_the_other_side_asks_for_is_told_and_no_other() {
+    async fn only_requested_pauses_are_reported() {
         for (asked, told) in [(Some(Duration::ZERO), vec![Duration::ZERO; 3]), (None, vec![])] {
             let waits = std::cell::RefCell::new(vec![]);
             let attempt = || async { Err::<(), ()>(()) };
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_a_moment_beyond_the_total() {
+    async fn a_pause_beyond_the_total_time_ends_the_attempts() {
         for asked in [Duration::from_secs(30), Duration::from_secs(3600), Duration::MAX / 4] {
             assert_eq!(attempts(PATIENCE, Again::After(Some(asked))).await, (1, Some(Err(()))), "{asked:?}");
         }

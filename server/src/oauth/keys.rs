@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_epoch_signs_whose_time_has_come() {
+    fn the_newest_active_epoch_signs() {
         let ring = ring(&[(1, 100), (2, 200), (3, 300)], ISSUER);
         let id = |number| ring.all().find(|epoch| epoch.epoch.number == number).unwrap().signing.key_id.clone();
         for (now, number) in [(0, 1), (199, 1), (200, 2), (299, 2), (300, 3), (i64::MAX, 3)] {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_keys_are_public_keys_alone() {
+    fn only_public_keys_are_published() {
         let ring = ring(&[(1, 0), (2, 200)], ISSUER);
         for jwk in ring.jwks()["keys"].as_array().unwrap() {
             let members: Vec<_> = jwk.as_object().unwrap().keys().collect();

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_that_was_moved_altered_or_outlived_its_epoch_is_none_and_stays_for_whoever_can_read_it() {
+    async fn a_record_that_cannot_be_opened_is_absent_and_is_not_deleted() {
         let store = Arc::<MemoryStore>::default();
         let ours = records(&store, 1);
         ours.put_new(Purpose::Code, "id", &text("a"), LIFE).await.unwrap();

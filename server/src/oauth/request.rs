@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_cannot_get_is_refused_by_the_error_of_its_kind() {
+    fn each_unsupported_parameter_has_its_oauth_error() {
         for (query, error) in [
             (good("&resource=https%3A%2F%2Fevil.example"), "invalid_target"),
             (good("&prompt=none"), "interaction_required"),

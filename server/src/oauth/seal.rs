@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_opens_for_its_purpose_alone() {
+    fn a_value_opens_only_for_its_purpose() {
         let sealer = sealer(1, &[(1, 0)], ISSUER);
         for sealed_for in Purpose::ALL {
             let sealed = sealer.seal(sealed_for, OWNER, b"text").unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_opens_for_its_owner_alone() {
+    fn a_value_opens_only_for_its_owner() {
         let sealer = sealer(1, &[(1, 0)], ISSUER);
         for purpose in Purpose::ALL {
             let sealed = sealer.seal(purpose, OWNER, b"text").unwrap();

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_stands_for_a_part_of_one_segment() {
+    fn a_variable_matches_a_part_of_one_segment() {
         for (template, uri, expected) in [
             ("users://{id}/profile", "users://7/profile", true),
             ("users://{id}/profile", "users:///profile", false),

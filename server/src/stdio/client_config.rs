@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_of_no_variables_where_there_are_none() {
+    fn a_configuration_without_variables_has_no_env() {
         for client in Client::value_variants() {
             let block = block(*client, Path::new(PROGRAM), &[], &Environment::new());
             assert!(!block.contains("env"), "{block}");

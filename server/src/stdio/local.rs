@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_without_a_home_folder_keeps_tokens_in_memory_alone() {
+    fn without_a_home_folder_tokens_are_kept_only_in_memory() {
         for store in [StoreKind::Os, StoreKind::File] {
             assert!(matches!(folder(None, store), Err(StoreError::NoFolder)), "{store:?}");
             assert_eq!(folder(Some("/home/ann".into()), store).unwrap(), PathBuf::from("/home/ann"));

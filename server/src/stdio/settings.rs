@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_is_a_guid_or_a_domain_and_never_stands_for_many() {
+    fn a_tenant_is_a_guid_or_a_domain_of_one_tenant() {
         let long = format!("{}.com", "a".repeat(64));
         for (text, tenant_named) in [
             ("8F6B1C52-0D4E-4C0A-9B7F-2A1D3E4F5A6B", Ok("8f6b1c52-0d4e-4c0a-9b7f-2a1d3e4f5a6b")),

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_said_in_the_largest_unit_of_which_there_are_at_least_two() {
+    fn a_time_is_shown_in_the_largest_unit_with_at_least_two() {
         let table =
             [(61, "61 seconds"), (120, "2 minutes"), (7199, "119 minutes"), (7200, "2 hours"), (200_000, "2 days")];
         for (seconds, text) in table {

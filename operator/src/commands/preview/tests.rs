@@ -61,7 +61,7 @@ async fn told(arguments: &str) -> String {
 }
 
 #[tokio::test]
-async fn each_tool_prompt_and_resource_is_told_with_what_grants_it_or_what_it_takes() {
+async fn each_tool_prompt_and_resource_is_shown_with_its_grant_or_its_missing_requirement() {
     let table = told("--role Mcp.Reader").await;
     let expected = "\
 TOOL                DECISION  BY
@@ -79,7 +79,7 @@ graph://me/profile  allowed   grant profile of productivity/readers
 }
 
 #[tokio::test]
-async fn of_a_backend_that_is_not_asked_the_names_that_mappings_name_are_shown() {
+async fn without_an_answer_of_the_backend_the_names_from_mappings_are_shown() {
     let backend = "backend: {image: x, transport: Stdio, command: [x]}";
     let manifests = MANIFESTS.replace("graph: {scopes: [User.Read, Mail.Read]}", backend);
     let table = previewed(&manifests, "--server graph --role Mcp.Reader").await.unwrap();
@@ -94,7 +94,7 @@ note: only names from mappings are shown, because no backend is asked offline
 }
 
 #[tokio::test]
-async fn what_a_grant_requires_is_told_until_the_caller_has_it() {
+async fn requirements_of_a_grant_are_shown_until_the_caller_meets_them() {
     let sales = "--group 3F0C0000-0000-0000-0000-000000000001";
     let mail = async |more: &str| {
         let table = told(&format!("{sales} {more}")).await;
@@ -120,7 +120,7 @@ async fn a_deny_of_a_cluster_mapping_is_named() {
 }
 
 #[tokio::test]
-async fn an_application_is_judged_as_itself() {
+async fn an_application_gets_only_its_own_grants() {
     let table = told("--application 77aa0000-0000-0000-0000-000000000001").await;
     assert!(table.contains("get_user_details  allowed   grant profile of productivity/readers"), "{table}");
     assert!(table.contains("list_my_messages  refused   no mapping grants it"), "{table}");
@@ -137,7 +137,7 @@ async fn without_the_namespace_cluster_denies_count_and_a_note_says_so() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_previewed_is_named() {
+async fn an_error_of_a_preview_names_the_cause() {
     let error = previewed(MANIFESTS, "--server grpah").await.unwrap_err().to_string();
     assert_eq!(error, "there is no McpServer productivity/grpah; existing McpServers: productivity/graph");
     let broken = MANIFESTS.replace("namespaceSelector", "namespaceSelecter");
@@ -149,7 +149,7 @@ async fn what_cannot_be_previewed_is_named() {
 }
 
 #[tokio::test]
-async fn the_redirect_uri_of_a_server_that_signs_people_in_is_told_and_of_no_other() {
+async fn only_a_server_with_an_authorization_server_shows_a_redirect_uri() {
     let signs_in = "  exposure: {host: graph.example, ingress: {}, tls: {secretName: tls}}
   authorizationServer: {sessionStore: {memory: {}}}
 ---

@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_spec_keeps_what_is_given_what_is_given_once_and_nothing_else() {
+    fn a_replaced_spec_keeps_only_immutable_and_allocated_values() {
         let live = json!({
             "metadata": {"uid": "u", "resourceVersion": "7"},
             "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 81}], "externalName": "evil"},
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_config_map_everything_is_replaced_that_somebody_could_fill_it_with() {
+    fn the_whole_content_of_a_config_map_is_replaced() {
         let desired = json!({"data": {"a": "1"}, "metadata": {"annotations": {"ours": "1"}}});
         let replaced = |rest: Value| {
             let mut live = json!({"metadata": {"uid": "u", "resourceVersion": "7", "annotations": {"theirs": "1"}}});
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_object_counts_before_one_that_is_about_to_be_collected() {
+    fn a_conflict_with_a_foreign_object_comes_before_one_with_an_object_under_deletion() {
         let seen = |whose| Seen { uid: "u".into(), version: "1".into(), whose, controller: None, leaving: false };
         let mut children = SeenChildren::from([
             (ChildKind::Policy, seen(Whose::Predecessors)),

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_number_that_the_operator_holds_and_no_longer_names_is_handed_over() {
+    fn the_operator_releases_replicas_only_if_it_owns_them_and_no_longer_sets_them() {
         let (without, with) = (json!({"spec": {}}), json!({"spec": {"replicas": 2}}));
         let ours = mk_deployment(&[(MANAGER, "Apply")]);
         assert!(is_dropped(&ours, &without));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_manager_gives_up_only_what_the_first_holds() {
+    fn the_second_manager_gives_up_only_fields_that_the_first_holds() {
         assert!(is_held_twice(&mk_deployment(&[(MANAGER, "Apply"), (KEEPER, "Apply")])));
         assert!(!is_held_twice(&mk_deployment(&[(KEEPER, "Apply")])));
         assert!(!is_held_twice(&mk_deployment(&[(MANAGER, "Apply")])));

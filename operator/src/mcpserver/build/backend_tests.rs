@@ -108,7 +108,7 @@ fn only_the_servers_container_has_a_token_or_a_volume_of_the_servers() {
 }
 
 #[test]
-fn with_the_webhook_every_container_but_the_servers_is_skipped() {
+fn the_webhook_skips_every_container_except_the_servers() {
     let webhook = |mut changes: Value| {
         changes["entra"] = json!({"federation": {"injection": "Webhook"}});
         template(changes)["metadata"]["annotations"]["azure.workload.identity/skip-containers"].clone()
@@ -120,7 +120,7 @@ fn with_the_webhook_every_container_but_the_servers_is_skipped() {
 }
 
 #[test]
-fn a_backends_containers_are_restricted_and_bounded_and_run_as_the_user_that_is_asked_for() {
+fn containers_of_a_backend_are_restricted_bounded_and_run_as_the_configured_user() {
     let pod = &template(json!({"backend": {"runAsUser": 1000, "resources": {"limits": {"memory": "1Gi"}}}}))["spec"];
     for container in pod["initContainers"].as_array().unwrap() {
         let context = &container["securityContext"];
@@ -151,7 +151,7 @@ fn a_backend_has_the_variables_that_the_spec_names_and_a_home_that_it_can_write_
 }
 
 #[test]
-fn the_pods_reach_no_metadata_service_and_what_the_backend_needs_besides() {
+fn pods_reach_the_backends_egress_and_no_metadata_service() {
     let egress = |changes: Value| built(changes)[&ChildKind::NetworkPolicy]["spec"]["egress"].clone();
     let tcp = |port: i32| json!([{"port": port, "protocol": "TCP"}]);
     let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
@@ -175,7 +175,7 @@ fn the_pods_reach_no_metadata_service_and_what_the_backend_needs_besides() {
 }
 
 #[test]
-fn what_the_pods_reach_for_a_backend_restarts_none_and_what_it_runs_does() {
+fn a_change_of_egress_restarts_no_pod_and_a_change_of_the_backend_does() {
     let before = template(json!({}));
     assert_eq!(template(json!({"backend": {"egress": [{"cidr": "10.2.0.0/16", "ports": [5432]}]}})), before);
     for restarting in [
@@ -190,7 +190,7 @@ fn what_the_pods_reach_for_a_backend_restarts_none_and_what_it_runs_does() {
 }
 
 #[test]
-fn whatever_is_changed_of_a_child_is_drift_and_a_sidecar_that_others_add_is_none() {
+fn every_change_of_a_child_is_drift_except_an_added_sidecar() {
     let key = json!({"secretKeyRef": {"name": "graph-backend", "key": "api-key"}});
     let whole = json!({"backend": {
         "env": [{"name": "TZ", "value": "UTC"}, {"name": "API_KEY", "valueFrom": key}],
@@ -213,7 +213,7 @@ fn whatever_is_changed_of_a_child_is_drift_and_a_sidecar_that_others_add_is_none
 }
 
 #[test]
-fn a_server_without_a_backend_is_built_as_ever() {
+fn a_server_without_a_backend_has_no_init_container() {
     let held = Held { root: true, listener_of: None };
     let children = mk_children_with(held, &mk_options(), ResolvedAccount::Unset, |_| {});
     let deployment = &children[&ChildKind::Deployment];

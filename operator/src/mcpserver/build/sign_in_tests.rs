@@ -71,7 +71,7 @@ fn paths(children: &Children) -> Vec<&str> {
 }
 
 #[test]
-fn its_metadata_is_published_and_the_roots_document_is_named_by_the_server_that_has_it() {
+fn only_sign_in_servers_publish_their_metadata_and_one_serves_the_root() {
     let root = children_of(memory(), true, |_| {});
     let metadata = "/.well-known/oauth-authorization-server/mcp";
     let resource = "/.well-known/oauth-protected-resource";
@@ -85,7 +85,7 @@ fn its_metadata_is_published_and_the_roots_document_is_named_by_the_server_that_
 }
 
 #[test]
-fn what_the_spec_says_reaches_the_program() {
+fn the_fields_of_the_spec_reach_the_configuration() {
     let mut asked = valkey();
     asked["clientRegistration"] = json!("Listed");
     asked["clients"] = json!([{"clientId": "a", "name": "A", "redirectUris": ["https://a.example/"]}]);
@@ -133,7 +133,7 @@ fn pods_mount_their_keys_and_the_stores_password_and_know_where() {
 }
 
 #[test]
-fn of_a_pod_that_remembers_sessions_there_is_one_and_never_a_second() {
+fn a_server_with_sessions_in_memory_never_has_two_pods() {
     let memory = children_of(memory(), true, |_| {});
     let spec = &memory[&ChildKind::Deployment]["spec"];
     assert_eq!((&spec["strategy"], &spec["replicas"]), (&json!({"type": "Recreate"}), &json!(1)));
@@ -165,7 +165,7 @@ fn the_network_policy_lets_pods_reach_their_session_store() {
 }
 
 #[test]
-fn another_ca_of_the_store_and_other_keys_restart_the_pods() {
+fn a_new_ca_of_the_store_and_new_keys_restart_the_pods() {
     let hash = |certificates: &str, taken: u32| {
         let mut server = mk_server();
         server.spec.authorization_server = Some(serde_json::from_value(valkey()).unwrap());

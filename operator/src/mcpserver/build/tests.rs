@@ -129,7 +129,7 @@ fn a_config_map_shows_the_server_the_one_key_that_it_reads() {
 }
 
 #[test]
-fn pods_say_whose_they_are_beyond_the_name() {
+fn pods_carry_the_uid_of_their_server() {
     let deployment = deployment(|_| {});
     assert_eq!(deployment["spec"]["template"]["metadata"]["annotations"]["mcp-entra.dev/server-uid"], "uid-1");
 }
@@ -208,7 +208,7 @@ fn a_host_has_one_metadata_document_at_its_root_that_of_its_oldest_server() {
 }
 
 #[test]
-fn no_path_of_an_ingress_is_one_that_a_strict_controller_refuses() {
+fn a_strict_ingress_controller_accepts_every_path() {
     for path in ["/mcp", "/team_a/graph-2", "/~alice", "/a/~b/c"] {
         let children = mk_children(|server| server.spec.exposure.as_mut().unwrap().path = path.into());
         for (path, path_type) in paths(&children[&ChildKind::Ingress]) {
@@ -237,7 +237,7 @@ fn every_child_is_owned_and_labelled() {
 }
 
 #[test]
-fn a_route_leads_what_is_published_from_its_gateways_and_names_a_time_where_there_is_one() {
+fn a_route_has_the_published_paths_and_a_timeout_if_one_is_set() {
     let at_gateway = |time: Option<&'static str>| {
         mk_children(move |server| {
             let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "https"});
@@ -277,7 +277,7 @@ fn with_own_listener(server: &mut McpServer) {
 }
 
 #[test]
-fn a_listener_of_the_servers_own_carries_its_certificate_to_the_gateway() {
+fn a_listener_set_of_the_server_has_its_certificate() {
     let children = mk_children(with_own_listener);
     let certificate = &children[&ChildKind::Certificate];
     assert_eq!(certificate["metadata"]["name"], "graph-tls");
@@ -296,7 +296,7 @@ fn a_listener_of_the_servers_own_carries_its_certificate_to_the_gateway() {
 }
 
 #[test]
-fn a_younger_server_of_the_host_comes_in_by_the_older_ones_listener_and_brings_none() {
+fn a_younger_server_of_a_host_uses_the_listener_of_the_older_one() {
     let carrier = Owner { name: "first".into(), ..mk_owner() };
     let children = mk_children_of(Held { root: false, listener_of: Some(carrier) }, with_own_listener);
     let parent = &children[&ChildKind::HttpRoute]["spec"]["parentRefs"];
@@ -305,7 +305,7 @@ fn a_younger_server_of_the_host_comes_in_by_the_older_ones_listener_and_brings_n
 }
 
 #[test]
-fn another_policy_is_mounted_without_a_turn_and_replaces_all_pods_at_once_and_another_configuration_waits() {
+fn a_new_policy_replaces_all_pods_at_once_and_a_new_configuration_waits_for_its_turn() {
     let deployment = |mounted: Mounted| {
         let held = Held { root: true, listener_of: None };
         mk_children_mounting(mounted, held, &mk_options(), ResolvedAccount::Unset, |_| {})

@@ -48,7 +48,7 @@ fn the_deployment_names_a_number_of_pods_only_where_the_spec_does() {
 }
 
 #[test]
-fn several_pods_are_drained_one_at_a_time_and_one_alone_holds_up_no_node() {
+fn several_pods_are_drained_one_at_a_time_and_a_single_pod_blocks_no_drain() {
     let has_budget = |changes| built(changes).contains_key(&ChildKind::DisruptionBudget);
     assert!(has_budget(json!({"replicas": 2})) && has_budget(with_autoscaling(2)));
     assert!(has_budget(json!({})), "others may scale it");
@@ -84,7 +84,7 @@ fn pods_are_spread_over_nodes_and_zones_unless_the_spec_says_otherwise() {
 }
 
 #[test]
-fn what_the_spec_adds_to_the_pods_stands_beside_what_is_ours_and_never_instead() {
+fn additions_of_the_spec_never_replace_the_operators_own_labels_and_annotations() {
     // The API server rejects such names, but the operator must not depend on that.
     let options = Options {
         allowed_pod_labels: vec!["*".into()],
@@ -127,7 +127,7 @@ fn what_the_spec_adds_to_the_pods_stands_beside_what_is_ours_and_never_instead()
 }
 
 #[test]
-fn what_the_spec_does_not_place_is_anybodys_to_place() {
+fn scheduling_fields_that_the_spec_omits_are_left_to_others() {
     let pod = &deployment(json!({}))["spec"]["template"]["spec"];
     for member in ["nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"] {
         assert!(pod.get(member).is_none(), "{member}");
@@ -135,7 +135,7 @@ fn what_the_spec_does_not_place_is_anybodys_to_place() {
 }
 
 #[test]
-fn clients_reach_the_endpoint_and_operator_and_monitoring_alone_the_admin_port() {
+fn clients_reach_the_endpoint_and_only_operator_and_monitoring_the_admin_port() {
     let clients = json!([{"namespaceSelector": {"matchLabels": {"team": "edge"}}}]);
     let children = built(json!({"networkPolicy": {"allowFrom": clients}}));
     let spec = &children[&ChildKind::NetworkPolicy]["spec"];
@@ -161,7 +161,7 @@ fn clients_reach_the_endpoint_and_operator_and_monitoring_alone_the_admin_port()
 }
 
 #[test]
-fn with_the_webhook_it_is_told_whom_to_inject_and_nothing_is_projected_by_us() {
+fn with_the_webhook_pods_are_labelled_for_injection_and_have_no_projected_token() {
     let federation = json!({"injection": "Webhook", "tokenExpirationSeconds": 7200});
     let children = built(json!({"entra": {"federation": federation}}));
     let deployment = &children[&ChildKind::Deployment];
@@ -190,7 +190,7 @@ fn with_the_webhook_it_is_told_whom_to_inject_and_nothing_is_projected_by_us() {
 }
 
 #[test]
-fn an_account_of_somebody_else_is_run_under_and_no_child() {
+fn a_foreign_service_account_is_used_and_is_not_a_child() {
     let account = ResolvedAccount::Existing([(ALLOW_SERVER.to_owned(), "graph".to_owned())].into());
     let held = Held { root: true, listener_of: None };
     let children = mk_children_with(held, &mk_options(), account, |server| {
@@ -204,7 +204,7 @@ fn an_account_of_somebody_else_is_run_under_and_no_child() {
 }
 
 #[test]
-fn prometheus_finds_the_pods_where_the_operator_is_told_to_let_it() {
+fn a_pod_monitor_is_built_only_if_the_operator_is_configured_for_it() {
     let with = |monitors: &str| {
         let options = Options { pod_monitors: Some(monitors.parse().unwrap()), ..mk_options() };
         mk_children_with(Held { root: true, listener_of: None }, &options, ResolvedAccount::Unset, |_| {})
@@ -225,7 +225,7 @@ fn prometheus_finds_the_pods_where_the_operator_is_told_to_let_it() {
 }
 
 #[test]
-fn only_what_pods_read_at_their_start_restarts_them() {
+fn only_changes_that_pods_read_at_their_start_restart_them() {
     let template = |changes| deployment(changes)["spec"]["template"].clone();
     let before = template(json!({}));
     let network = json!({"networkPolicy": {"allowFrom": [{"podSelector": {}}]}});
@@ -285,7 +285,7 @@ pub(super) fn all_changes_are_drift(children: Children) -> usize {
 }
 
 #[test]
-fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none() {
+fn every_change_of_a_child_is_drift_and_additions_to_pods_are_not() {
     let children = built(json!({"replicas": 2, "networkPolicy": {"allowFrom": [{"podSelector": {}}]}}));
     let seen = all_changes_are_drift(children);
     assert!(seen > 100, "{seen}");

@@ -253,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_somebody_else_has_is_passed_over() {
+    fn a_name_of_a_foreign_object_is_skipped() {
         assert_eq!(decide(&asked(None, None), vec![], 7, NOW).made.unwrap().number, 8);
         assert_eq!(decide(&asked(Some("r"), None), vec![first()], 7, NOW).made.unwrap().number, 8);
     }
 
     #[test]
-    fn what_is_decided_is_a_sound_part_of_a_configuration() {
+    fn the_decided_epochs_form_a_valid_configuration() {
         let decision = decide(&asked(Some("r"), None), vec![first()], 0, NOW);
         let epochs = decision.configured().epochs;
         assert!(epochs.is_sorted_by(|one, next| one.number < next.number && one.used_from <= next.used_from));

@@ -38,7 +38,7 @@ mod tests {
     use crate::objects::fixtures::mk_owner;
 
     #[test]
-    fn a_name_tells_its_number_and_names_of_others_tell_none() {
+    fn a_number_is_read_from_a_name_of_this_server_only() {
         let owner = Owner { uid: "0123456789ab".into(), ..mk_owner() };
         assert_eq!(name(&owner, 12), "graph-01234567-oauth-12");
         assert_eq!(number(&owner, "graph-01234567-oauth-12"), Some(12));

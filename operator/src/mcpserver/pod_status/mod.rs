@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pod_that_cannot_be_reached_is_told_in_words_that_stay_the_same() {
+    async fn an_unreachable_pod_always_has_the_same_message() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_policy_is_nudged_at_once_and_the_same_one_ever_more_rarely() {
+    fn a_new_policy_is_nudged_at_once_and_the_same_one_with_growing_pauses() {
         let start = Instant::now();
         let last = Nudged { revision: "abc".into(), at: start };
         let due = |revision: &str, count: u64, seconds: u64| {

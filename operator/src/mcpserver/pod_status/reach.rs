@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_port_is_reached_if_it_answers_and_unreached_only_while_the_control_does() {
+    async fn a_port_is_reached_if_it_answers_and_unreached_only_if_the_control_port_answers() {
         let address = IpAddr::from([127, 0, 0, 1]);
         let listen = async || TcpListener::bind((address, 0)).await.unwrap();
         let (open, control, closed) = (listen().await, listen().await, listen().await);

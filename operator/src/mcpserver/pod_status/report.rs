@@ -135,7 +135,7 @@ mod tests {
     use crate::objects::untrusted_text::tests::hostile;
 
     #[test]
-    fn what_a_pod_may_say_is_taken_over_and_values_that_are_none_are_absent() {
+    fn valid_values_of_a_pods_report_are_kept_and_invalid_ones_are_absent() {
         let report = |version: &str, issuer: &str| {
             let status = json!({
                 "version": version,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_backend_says_of_itself_is_bounded_and_values_that_are_none_are_absent() {
+    fn a_backends_report_is_bounded_and_its_invalid_values_are_absent() {
         let report =
             |status: serde_json::Value| BackendReport::from(serde_json::from_value::<BackendStatus>(status).unwrap());
         let good = report(json!({

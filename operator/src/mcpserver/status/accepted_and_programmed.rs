@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn one_command_adopts_all_that_is_nobodys_and_nothing_of_another_controller() {
+    fn one_command_adopts_all_unowned_objects_and_none_of_another_controller() {
         let conflict = mk_conflict(&[
             (ChildKind::Policy, None),
             (ChildKind::Service, Some("Deployment web")),

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_does_not_answer_is_told_with_its_own_words_which_do_no_harm() {
+    fn a_failing_backend_is_reported_with_its_sanitized_message() {
         let failing = |message: &str| {
             with(&answers(vec![mk_backend_pod("a", json!({"works": false, "message": message}))]), ready).message
         };
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_isolated_if_it_listens_for_nobody_else_and_not_if_anybody_reaches_it() {
+    fn a_backend_is_isolated_only_if_other_pods_cannot_reach_it() {
         let listening = |name: &str, listens: Value| mk_backend_pod(name, json!({"works": true, "listens": listens}));
         let loopback = || listening("a", json!([]));
         let open = || listening("b", json!(["0.0.0.0:3001"]));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn isolation_that_is_unknown_keeps_no_server_from_being_ready_and_one_that_is_refuted_does() {
+    fn only_refuted_isolation_keeps_a_server_from_being_ready() {
         let isolation = |reach: Reach| {
             let pod = mk_backend_pod("a", json!({"works": true, "listens": ["0.0.0.0:3001"]}));
             let mut answers = answers(vec![pod]);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_counts_what_the_backend_offers_and_names_what_nobody_is_granted() {
+    fn the_summary_counts_the_offer_of_the_backend_and_names_tools_without_a_grant() {
         let report = json!({
             "works": true, "name": "time", "version": "1", "protocol": "2025-11-25",
             "tools": {"add": "0", "sub": "1", "gone": "2"}, "hidden": ["gone"], "prompts": ["p"], "resources": ["r://a", "r://b"],

@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_up_may_wait_for_the_rest_and_being_ready_may_not() {
+    fn small_steps_of_a_start_wait_and_ready_does_not() {
         let sight = mk(&[("Available", "Unknown", "Progressing"), ("Ready", "Unknown", "Progressing")]);
         let starting = mk(&[("Available", "False", "Progressing"), ("Ready", "False", "Progressing")]);
         let exposed = mk(&[
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_news_is_told_at_once() {
+    fn a_failing_condition_is_written_at_once() {
         let before = mk(&[("FederationReady", "True", "ExchangeWorks"), ("Available", "False", "Progressing")]);
         for bad in [
             [("FederationReady", "False", "ExchangeFailed"), ("Available", "False", "Progressing")],

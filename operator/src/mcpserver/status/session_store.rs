@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_says_of_its_store_does_no_harm() {
+    fn the_message_of_a_pod_about_its_store_is_sanitized() {
         let pod = mk("a", json!({"works": false, "message": hostile()}));
         assert_harmless(&session_store(&valkey(), &[&pod]).message);
     }

@@ -118,7 +118,7 @@ fn assert_says(status: &McpServerStatus, type_: ConditionType, state: State, rea
 }
 
 #[test]
-fn what_a_server_held_it_holds_until_somebody_else_does() {
+fn a_server_keeps_its_values_until_another_server_holds_them() {
     let after = |previous: &McpServerStatus, standing| {
         let outcome = Outcome { standing, ..mk_outcome() };
         let status = |facts: &Facts<'_>| status(facts, previous, Timestamp::UNIX_EPOCH);
@@ -134,7 +134,7 @@ fn what_a_server_held_it_holds_until_somebody_else_does() {
 }
 
 #[test]
-fn pods_that_are_not_ready_are_not_asked_what_is_so() {
+fn only_ready_pods_count_for_conditions() {
     let status = told([mk_pod("a", false, mk_report("new", Some(true)))], None, |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
     assert_says(&status, ConditionType::AuthorizationReady, State::Unknown, Reason::NoReadyPods);
@@ -153,7 +153,7 @@ fn one_pod_of_many_is_enough_to_fail_and_not_enough_to_succeed() {
 }
 
 #[test]
-fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_readiness() {
+fn a_requested_permission_without_consent_is_named_and_federation_stays_ready() {
     let mut report = mk_report("new", Some(true)).unwrap();
     let message = |report: &serde_json::Value| {
         let status = told([mk_pod("a", true, Some(report.clone()))], None, |_| {});
@@ -170,7 +170,7 @@ fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_re
 }
 
 #[test]
-fn a_ready_pod_that_cannot_be_asked_is_told_after_the_grace() {
+fn a_ready_pod_without_an_answer_is_reported_after_the_grace_period() {
     use ConditionType::{AuthorizationReady, FederationReady};
     let status = told([mk_pod("a", true, None)], Some(1), |_| {});
     assert_says(&status, AuthorizationReady, State::Unknown, Reason::Progressing);
@@ -186,14 +186,14 @@ fn before_the_first_probe_has_ended_nothing_is_known_of_the_federation() {
 }
 
 #[test]
-fn a_policy_that_leaves_mappings_out_is_told_though_every_pod_enforces_it() {
+fn a_policy_without_all_mappings_is_reported_even_if_every_pod_enforces_it() {
     let pods = [mk_pod("a", true, mk_report("new", Some(true)))];
     let status = told(pods, None, |compiled| compiled.left_out = vec!["newest".into()]);
     assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyTooLarge);
 }
 
 #[test]
-fn pods_of_an_older_configuration_do_not_vouch_for_the_newest() {
+fn pods_of_an_older_configuration_do_not_count_for_the_newest() {
     let old = || {
         let mut polled = mk_pod("old", true, mk_report("new", Some(true)));
         Arc::get_mut(&mut polled.pod).unwrap().configuration_hash = None;
@@ -236,7 +236,7 @@ fn the_version_is_the_oldest_that_a_ready_pod_runs() {
 }
 
 #[test]
-fn whatever_a_pod_says_the_status_is_one_that_the_api_server_takes() {
+fn a_status_is_valid_for_any_report_of_a_pod() {
     use crate::objects::untrusted_text::tests::{assert_harmless, hostile};
     let report = |works: bool| {
         json!({

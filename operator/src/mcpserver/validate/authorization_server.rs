@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_definition_refuses_is_refused_here_too_with_the_next_step() {
+    fn values_that_the_definition_refuses_are_also_refused_here() {
         let refused = |store: Value, change: fn(&mut McpServer)| {
             let refusal = check(store, ResolvedTrustBundle::Unset, change).unwrap_err();
             assert_eq!(refusal.reason, Reason::InvalidConfiguration);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stores_ca_must_exist_and_hold_a_certificate_and_takes_no_leave_of_the_operators() {
+    fn the_ca_of_the_store_must_contain_a_certificate_and_needs_no_permission_of_the_operator() {
         let valkey = || {
             let password = json!({"name": "graph-session-store"});
             json!({"valkey": {"url": "rediss://a.example", "caBundle": {"name": "ca"}, "passwordSecretRef": password}})

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_with_a_backend_offers_no_built_in_tool_and_asks_graph_for_groups_alone() {
+    fn a_server_with_a_backend_offers_no_built_in_tools_and_reads_only_groups_from_graph() {
         let configuration = check(json!({})).unwrap();
         configuration.validate().unwrap();
         assert_eq!((configuration.graph.tools.len(), configuration.graph.scopes), (0, vec!["User.Read".to_owned()]));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_spec_says_of_the_backend_reaches_the_program() {
+    fn the_backend_fields_of_the_spec_reach_the_configuration() {
         let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let backend = check(http(json!({
             "identity": {"onBehalfOf": {"scope": "api://orders/access"}}, "sessions": "PerPrincipal", "pin": {"add": digest},
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_definition_refuses_is_refused_here_too_with_the_next_step() {
+    fn values_that_the_definition_refuses_are_also_refused_here() {
         for (changes, told) in [
             (json!({"graph": {"scopes": ["User.Read"]}}), "exactly one of spec.graph and spec.backend"),
             (json!({"backend": null}), "exactly one of spec.graph and spec.backend"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_run_where_the_operator_allows_it_and_no_neighbour_of_it() {
+    fn only_allowed_backend_images_are_accepted() {
         let image = |image: &str| json!({"backend": {"image": image}});
         check(image("registry.example/mcp/time@sha256:0")).unwrap();
         for refused in ["registry.example/mcp", "registry.example/mcp2/time:1", "evil/registry.example/mcp/time"] {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_token_goes_to_a_resource_that_the_operator_allows_and_never_to_the_servers_own() {
+    fn users_tokens_go_only_to_allowed_resources_and_never_to_the_servers_own() {
         let scope = |scope: &str| http(json!({"identity": {"onBehalfOf": {"scope": scope}}}));
         check(scope("api://orders/access")).unwrap();
         for refused in ["api://orders2/access", "api://orders/deep/access", "https://orders/access"] {

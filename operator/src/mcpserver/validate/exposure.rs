@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_leads_to_listeners_that_are_seen_to_speak_https_and_what_is_not_there_is_named() {
+    fn a_route_uses_only_https_listeners_and_a_missing_listener_is_named() {
         let led = |gateways: &[NamedGateway]| {
             let Exposed { way: Way::Listeners(parents), absent, .. } = check(at_listener(), gateways).unwrap() else {
                 panic!()
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_in_ends_tls_somewhere() {
+    fn every_exposure_terminates_tls() {
         let gateway = || json!({"gateway": {"parentRefs": [{"name": "shared", "namespace": "infra"}]}});
         let exposed = check(mk(json!({"ingress": {}}), json!({"secretName": "s"})), &[]).unwrap();
         assert!(matches!(exposed.way, Way::Ingress(way) if way.secret_name == "s"));

@@ -308,7 +308,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_callers_are_held_to_reaches_the_program_as_it_is_asked_for() {
+    fn limits_of_callers_reach_the_configuration_unchanged() {
         let ask = |server: &mut McpServer| {
             server.spec = serde_json::from_value(json!({
                 "entra": {
@@ -409,7 +409,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn another_image_is_run_where_the_operator_allows_it_and_no_neighbour_of_it() {
+    fn only_allowed_images_are_accepted() {
         let image = |image: &str| {
             check(|server| server.spec.image = Some(image.into()), &ResolvedTrustBundle::Unset)
                 .map(|validated| validated.image)

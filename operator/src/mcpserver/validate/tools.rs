@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_without_its_scopes_is_told_and_stays_in_the_configuration_which_its_server_looks_through() {
+    fn a_tool_without_its_scopes_is_reported_and_stays_in_the_configuration() {
         let lacking = graph(&["User.Read"], &["*"], GraphAccess::OnBehalfOf);
         assert_eq!(validate(&lacking).unwrap(), ["get_user_details", "list_my_messages"]);
         assert_eq!(not_offered(&lacking), ["list_my_messages needs Mail.Read"]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_offers_nothing_is_refused_with_what_to_do() {
+    fn an_entry_that_offers_nothing_is_refused_with_the_next_step() {
         for (scopes, tools, reason, told) in [
             (
                 &["User.Read"][..],

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_somebody_else_is_used_only_if_it_names_the_server_itself() {
+    fn a_foreign_service_account_is_used_only_if_it_names_the_server() {
         let named = || spec_with(json!({"entra": {"federation": {"serviceAccountName": "shared"}}}));
         let account = |allowed: &str| ResolvedAccount::Existing([(ALLOW_SERVER.into(), allowed.into())].into());
         let workload = check(named(), account("graph"), &mk_options()).unwrap();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_annotations_of_pods_are_as_inert_as_the_operators_configuration_says() {
+    fn only_allowed_labels_and_annotations_of_pods_are_accepted() {
         let options = Options {
             allowed_pod_labels: vec!["team".into()],
             allowed_pod_annotations: vec!["team.example/*".into()],

@@ -43,7 +43,7 @@ fn vacant(mut claim: Claim, since: i64) -> Claim {
 }
 
 #[test]
-fn a_value_is_held_by_whoever_claimed_it_first_and_a_later_claimant_displaces_nothing() {
+fn the_first_claimant_holds_a_value_and_a_later_one_displaces_nothing() {
     let claim = claimed(&[on_host("b", "first", "/mcp")]);
     assert_eq!(answer(Some(&claim), &on_host("b", "first", "/mcp"), GRACE), Answer::Held);
     for (later, lost) in [
@@ -88,7 +88,7 @@ fn a_server_that_names_another_path_is_the_last_to_claim_that_path() {
 }
 
 #[test]
-fn a_client_id_is_shared_in_a_namespace_by_those_alone_that_all_say_so() {
+fn a_client_id_is_shared_in_a_namespace_only_if_all_its_servers_opt_in() {
     let both = claimed(&[of_app("a", "first", true), of_app("a", "second", true)]);
     assert_eq!(answer(Some(&both), &of_app("a", "second", true), GRACE), Answer::Held);
     assert_eq!(
@@ -105,7 +105,7 @@ fn a_client_id_is_shared_in_a_namespace_by_those_alone_that_all_say_so() {
 }
 
 #[test]
-fn who_waits_is_told_when_a_value_becomes_free_once_all_its_holders_are_gone() {
+fn a_waiting_server_learns_when_a_value_becomes_free_once_all_holders_are_gone() {
     let claim = claimed(&[on_host("b", "one", "/one"), on_host("b", "two", "/two")]);
     let mut gone = vacant(claim.clone(), 1_000);
     gone.holders[1].vacant_since = Some(at(1_100));
@@ -130,7 +130,7 @@ fn a_server_that_comes_back_in_the_grace_period_holds_its_value_again() {
 }
 
 #[test]
-fn holders_are_released_when_they_have_been_gone_for_the_grace_period_and_no_earlier() {
+fn holders_are_released_only_after_the_grace_period() {
     let claim = claimed(&[on_host("a", "gone", "/gone"), on_host("a", "stays", "/stays")]);
     let presence = |holder: &Holder| if holder.server == "gone" { Presence::Gone } else { Presence::Present };
     let Released::Changed(noted) = release(&claim, presence, at(1_000), GRACE) else { panic!() };
@@ -160,7 +160,7 @@ fn a_vacant_value_that_is_one_too_many_is_released_at_once_and_a_held_one_is_not
 }
 
 #[test]
-fn a_value_is_kept_while_something_still_leads_clients_from_it() {
+fn a_value_is_kept_while_its_server_is_leaving() {
     let claim = claimed(&[on_host("a", "graph", "/mcp")]);
     assert_eq!(release(&claim, |_| Presence::Leaving, at(9_000), GRACE), Released::Unchanged);
     let Released::Changed(again) = release(&vacant(claim, 1_000), |_| Presence::Leaving, at(9_000), GRACE) else {

@@ -136,7 +136,7 @@ async fn the_process_that_was_used_least_recently_ends_when_there_are_too_many()
 }
 
 #[tokio::test]
-async fn a_process_that_nobody_uses_ends_and_one_in_use_does_not() {
+async fn an_idle_process_ends_and_one_in_use_does_not() {
     let fake = Fake::start(vec![]);
     let sessions = fake.sessions(10, Duration::from_secs(1));
     for caller in ["alice", "bob"] {
@@ -158,7 +158,7 @@ async fn a_backend_that_is_silent_when_it_is_asked_for_its_revision_is_initializ
 }
 
 #[tokio::test]
-async fn a_call_is_given_up_after_its_time_and_the_backend_is_told() {
+async fn a_call_times_out_and_the_backend_is_notified() {
     assert_eq!(Timeouts::default().call, Duration::from_secs(300));
     let fake = Fake::start(vec!["tools/call"]);
     let sessions = fake.sessions_of(10, IDLE, Timeouts { call: Duration::from_millis(100), ..Timeouts::default() });

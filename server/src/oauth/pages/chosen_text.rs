@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_seen_or_turns_the_direction_is_left_out() {
+    fn invisible_and_bidirectional_characters_are_removed() {
         let hidden = "a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\u{0}f\u{ad}g\u{e0041}h\u{61c}i\u{e000}j";
         assert_eq!(chosen_text(hidden, MAX_NAME), "abcdefghij");
         assert_eq!(chosen_text(" \u{2028}one\r\n\t two\u{2029}\u{3000}", MAX_NAME), "one two");

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_client_is_told_the_url_to_the_letter() {
+    fn every_guide_has_the_exact_url() {
         let escaped = json!(URL).to_string();
         for guide in guides(NAME, URL, &Language::English.texts().connect) {
             let copies = guide.steps.iter().filter_map(|step| step.copy.as_ref());

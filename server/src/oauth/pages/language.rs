@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_no_known_language_gets_english() {
+    fn a_request_without_a_known_language_gets_english() {
         for values in [
             &[][..],
             &[""],

@@ -215,7 +215,7 @@ async fn every_page_has_the_headers_that_keep_it_from_being_run_framed_kept_and_
 }
 
 #[tokio::test]
-async fn text_that_others_choose_is_text_on_one_line_and_bounded() {
+async fn foreign_text_is_escaped_bounded_and_on_one_line() {
     let long = format!("{HOSTILE}{}", "x".repeat(10_000));
     for language in Language::ALL {
         let (hostile, harmless) = (pages(language, &long).await, pages(language, "Code").await);
@@ -291,7 +291,7 @@ async fn a_problem_has_a_way_back_to_the_program_where_there_is_one_and_no_link_
 }
 
 #[tokio::test]
-async fn an_unknown_client_is_told_for_each_program_and_one_that_is_not_allowed_by_its_setting() {
+async fn an_unknown_client_gets_remedies_for_each_program_and_a_refused_one_the_setting() {
     for language in Language::ALL {
         let page = Problem::UnknownClient.show(&visit(language));
         let Arrived { html, .. } = arrived("problem", language, page).await;
@@ -306,7 +306,7 @@ async fn an_unknown_client_is_told_for_each_program_and_one_that_is_not_allowed_
 }
 
 #[tokio::test]
-async fn scopes_of_the_server_and_a_stronger_sign_in_are_said_in_words() {
+async fn scopes_of_the_server_and_a_stronger_sign_in_are_described() {
     let client = ShownClient { name: "Code", verification: Verification::Listed };
     let scopes = ["mail.write".to_owned()];
     for (language, scope, context) in [
@@ -333,7 +333,7 @@ async fn scopes_of_the_server_and_a_stronger_sign_in_are_said_in_words() {
 }
 
 #[tokio::test]
-async fn the_consent_page_warns_of_clients_that_nobody_vouches_for_and_of_no_others() {
+async fn the_consent_page_warns_only_of_unverified_clients() {
     for language in Language::ALL {
         let texts = &language.texts().consent;
         for (verification, warns) in [
@@ -366,7 +366,7 @@ async fn the_consent_form_holds_the_sealed_request_and_cancels_first() {
 }
 
 #[tokio::test]
-async fn permissions_are_said_in_words_with_their_name_and_unknown_ones_by_name() {
+async fn known_permissions_are_described_and_unknown_ones_are_named() {
     let permissions =
         ["https://graph.microsoft.com/Mail.Read", "calendars.read", "Strange.Permission"].map(str::to_owned);
     let client = ShownClient { name: "Code", verification: Verification::Listed };

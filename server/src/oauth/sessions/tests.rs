@@ -115,7 +115,7 @@ async fn a_person_can_sign_in_after_the_epoch_of_their_list_is_gone() {
 }
 
 #[tokio::test]
-async fn a_session_whose_epoch_is_gone_hides_no_other_from_its_person() {
+async fn an_unreadable_session_does_not_hide_other_sessions_of_its_user() {
     let store = Arc::<Remote>::default();
     keeper(&store, &[1]).begin("before", session()).await.unwrap();
     keeper(&store, &[1, 2]).begin("after", session()).await.unwrap();

@@ -163,7 +163,7 @@ mod tests {
     const LIFE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_value_is_gone_with_all_that_it_takes_when_its_life_ends() {
+    async fn an_expired_value_is_removed_and_frees_its_memory() {
         let store = MemoryStore::new();
         let start = Instant::now();
         assert!(store.put_new("short", b"value", LIFE).await.unwrap());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_life_replaces_the_old_one() {
+    async fn a_new_lifetime_replaces_the_old_one() {
         let store = MemoryStore::new();
         let start = Instant::now();
         store.put_new("key", b"old", LIFE).await.unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_that_grows_beyond_the_bound_stays_what_it_was() {
+    async fn a_value_that_would_exceed_the_bound_keeps_its_old_content() {
         let store = MemoryStore::bounded(9, size("a", b"1"));
         store.put_new("a", b"1", LASTING).await.unwrap();
         store.compare_and_set("a", b"1", b"22", LASTING).await.unwrap_err();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sign_ins_that_are_under_way_take_a_quarter_and_leave_the_rest_to_sessions() {
+    async fn open_sign_ins_use_at_most_a_quarter_of_the_store() {
         let store = MemoryStore::bounded(99, 8 * size("a", b"1"));
         for key in ["a", "b"] {
             assert!(store.put_new(key, b"1", LIFE).await.unwrap());

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_comes_back_to_the_caller_and_the_call_that_it_was_given_for_alone() {
+    fn a_state_opens_only_for_its_caller_and_its_call() {
         let seal = Seal::random();
         let sealed = seal.seal("alice", &tool("a"), "step 2").unwrap();
         assert_eq!(seal.open("alice", &tool("a"), &sealed).as_deref(), Some("step 2"));

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_argument_is_told_with_those_that_are_known_and_those_that_are_missing() {
+    fn the_error_for_an_unknown_argument_lists_known_and_missing_arguments() {
         let users = "The argument users: unknown field `users`, ";
         for (properties, required, arguments, told) in [
             (json!({}), json!([]), json!({}), None),

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_graph_leaves_out_of_its_answer_is_null() {
+    fn members_that_graph_omits_are_null() {
         let moment = json!({ "dateTime": "2026-12-01T09:00:00.0000000", "timeZone": "UTC" });
         let full = json!({ "id": "1", "subject": "S", "start": moment, "end": moment, "webLink": "https://x" });
         assert_eq!(serde_json::to_value(created(&full)).unwrap(), full);

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phones_that_graph_does_not_tell_are_an_empty_list() {
+    fn phones_that_graph_omits_are_an_empty_list() {
         for (answer, phones) in [
             (json!({ "id": "1", "businessPhones": ["+1"] }), vec!["+1"]),
             (json!({ "id": "1", "businessPhones": [] }), vec![]),

@@ -45,7 +45,7 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 }
 
 #[test]
-fn without_further_arguments_the_public_cloud_is_read_with_the_scopes_that_this_needs() {
+fn the_defaults_are_the_public_cloud_and_the_scopes_of_its_tools() {
     let expected = Settings {
         tenant: "contoso.com".into(),
         client_id: GUID.into(),
@@ -203,7 +203,7 @@ fn a_wrong_value_is_refused_in_one_line_that_names_flag_and_variable_and_ends_wi
 }
 
 #[test]
-fn an_alias_of_what_no_flag_allows_is_not_led_to_one() {
+fn an_alias_of_an_unknown_tool_does_not_suggest_a_flag() {
     let error = settings_of(REGISTRY, &["--alias", "me=nothing"]).unwrap_err().to_string();
     assert!(error.ends_with("choose one of get_user_details, list_my_messages"), "{error}");
 }
@@ -215,7 +215,7 @@ fn a_tool_that_is_allowed_without_its_scope_is_refused() {
 }
 
 #[test]
-fn where_no_tool_writes_the_refusal_of_allow_says_so() {
+fn the_refusal_of_allow_says_if_no_tool_writes() {
     let readers: Vec<BuiltInTool> = REGISTRY.iter().filter(|tool| !tool.writes).copied().collect();
     let error = settings_of(&readers, &["--allow", "send"]).unwrap_err().to_string();
     assert!(error.ends_with("which is not a tool: remove it, because this version has no tool that writes"), "{error}");
@@ -230,7 +230,7 @@ fn tenant_and_client_are_required() {
 }
 
 #[test]
-fn an_address_is_bare_and_a_password_in_it_is_not_repeated() {
+fn an_address_has_only_scheme_host_and_port_and_errors_never_quote_a_password() {
     for flag in ["--authority", "--graph-url"] {
         for url in [
             "http://login.example",

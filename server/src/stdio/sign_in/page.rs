@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_entra_or_a_name_says_is_text_on_a_page_and_nothing_else() {
+    async fn text_of_entra_and_names_are_escaped_on_a_page() {
         for page in [Page::signed_in("<script>alert(1)</script>"), Page::failed("<img src=x onerror=alert(1)>")] {
             let body = page.into_response().into_body().collect().await.unwrap().to_bytes();
             let html = str::from_utf8(&body).unwrap();

@@ -99,7 +99,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_kernel_tells_that_a_connection_of_this_process_is_its_users() {
+    fn the_kernel_reports_the_user_of_a_connection_of_this_process() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let connection = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();

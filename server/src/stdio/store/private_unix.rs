@@ -62,7 +62,7 @@ mod tests {
     use super::refusal;
 
     #[test]
-    fn only_what_its_owner_alone_may_use_is_safe() {
+    fn only_a_file_without_access_for_others_is_safe() {
         const FILE: u32 = 0o600;
         const FOLDER: u32 = 0o755;
         let cases = [

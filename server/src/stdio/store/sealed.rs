@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_opens_for_its_owner_alone() {
+    fn a_file_opens_only_for_its_owner() {
         let key = Key::random().unwrap();
         let content = sealed(&key);
         for other in others() {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_back_from_its_text_alone() {
+    fn a_key_is_read_only_from_its_own_text() {
         let key = Key::random().unwrap();
         let text = key.to_text();
         assert_eq!(text.len(), 44);

@@ -93,7 +93,7 @@ fn a_token_is_accepted_up_to_the_skew_around_its_lifetime_and_not_beyond() {
 }
 
 #[test]
-fn a_token_issued_or_valid_in_the_future_is_refused_whatever_its_other_times() {
+fn a_token_that_is_issued_or_valid_in_the_future_is_refused() {
     for name in ["iat", "nbf"] {
         let claims = with(user_claims(), json!({ name: NOW + 61 }));
         assert_eq!(read_at(claims, NOW).unwrap_err(), TokenError::NotYetValid { in_seconds: 61 }, "{name}");
@@ -130,7 +130,7 @@ fn absent_named_or_replaced_groups_are_unknown_and_an_empty_list_is_not() {
 }
 
 #[test]
-fn an_application_is_told_from_a_user_by_the_absence_of_scp_and_by_its_subject_or_idtyp() {
+fn an_application_is_recognized_by_the_absence_of_scp_and_by_its_subject_or_idtyp() {
     let reason = |claims| read_at(claims, NOW).unwrap_err().reason();
     assert!(matches!(read_at(application_claims(), NOW), Ok(Principal::Application(_))));
     let pairwise = with(application_claims(), json!({ "sub": "pairwise" }));
@@ -143,7 +143,7 @@ fn an_application_is_told_from_a_user_by_the_absence_of_scp_and_by_its_subject_o
 }
 
 #[test]
-fn a_scope_is_no_role_and_a_role_is_no_scope() {
+fn a_scope_is_not_a_role_and_a_role_is_not_a_scope() {
     let role_named_like_the_scope = with(user_claims(), json!({ "scp": "profile", "roles": ["mcp.access"] }));
     assert_eq!(read_at(role_named_like_the_scope, NOW).unwrap_err().reason(), "scope_missing");
     let scope_named_like_the_role = with(user_claims(), json!({ "scp": "mcp.access Mcp.Reader", "roles": [] }));
@@ -151,7 +151,7 @@ fn a_scope_is_no_role_and_a_role_is_no_scope() {
 }
 
 #[test]
-fn a_guest_is_told_from_a_member_by_acct_or_by_who_signed_them_in() {
+fn a_guest_is_recognized_by_acct_or_by_the_identity_provider() {
     let own = [format!("https://sts.windows.net/{TENANT}/"), format!("https://login.example/{TENANT}/v2.0")];
     let table = [
         (json!({}), Membership::Member),
@@ -194,7 +194,7 @@ fn only_allowed_clients_may_call_for_a_user_or_as_an_application_by_the_claim_of
 }
 
 #[test]
-fn a_version_is_accepted_where_it_is_enabled_and_by_its_own_issuer_alone() {
+fn a_token_version_is_accepted_if_enabled_and_only_from_its_own_issuer() {
     let (version_1, version_2) = (as_version_1(user_claims()), user_claims());
     let reason = |claims: &Value, versions: Value| match read(
         claims.clone(),
@@ -216,7 +216,7 @@ fn a_version_is_accepted_where_it_is_enabled_and_by_its_own_issuer_alone() {
 }
 
 #[test]
-fn a_key_verifies_tokens_of_its_own_issuers_alone_in_either_version() {
+fn a_key_verifies_only_tokens_of_its_own_issuers_in_either_version() {
     let expected = expected_with(&json!({ "tokenVersions": ["V1", "V2"] }));
     let issuers = [
         ("https://login.example/{tenantid}/v2.0".to_owned(), true),
@@ -240,7 +240,7 @@ fn a_key_verifies_tokens_of_its_own_issuers_alone_in_either_version() {
 }
 
 #[test]
-fn what_is_repeated_to_the_client_stays_within_the_characters_of_rfc_6750() {
+fn text_for_the_client_has_only_characters_of_rfc_6750() {
     for audience in ["https://other.example/\"", "a\\b", "ü", &"x".repeat(101), "", "a\r\nb"] {
         let text = read_at(with(user_claims(), json!({ "aud": audience })), NOW).unwrap_err().to_string();
         assert!(text.bytes().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E)), "{text}");

@@ -7,7 +7,7 @@ proptest! {
     #![proptest_config(bounded())]
 
     #[test]
-    fn any_document_that_was_written_is_read_as_it_was_meant(json in any_json()) {
+    fn any_written_document_is_read_with_the_same_content(json in any_json()) {
         let text = json.to_string();
         prop_assert_eq!(&strict_json::from_slice(text.as_bytes()).unwrap(), &serde_json::from_str::<Value>(&text).unwrap());
     }

@@ -167,6 +167,6 @@ fn mutated(text: &str, mutations: Vec<Mutation>) -> Vec<u8> {
 }
 
 #[test]
-fn the_token_that_all_others_are_made_of_is_good() {
+fn the_base_token_is_accepted() {
     assert!(matches!(judged(&GOOD_TOKEN), Ok(Principal::User(_))));
 }

@@ -185,8 +185,8 @@ async fn a_backend_that_sees_the_user_gives_and_gets_its_state_verbatim() {
             let given = json!({ "sure": { "action": "accept" } });
             let done = ask(json!({ "requestState": state, "inputResponses": given })).await;
             assert_eq!(text(&done), state, "{done}");
-            let calls = puppet.received().into_iter().filter(|one| one.method() == "tools/call");
-            let received = calls.last().unwrap();
+            let mut calls = puppet.received().into_iter().filter(|one| one.method() == "tools/call");
+            let received = calls.next_back().unwrap();
             assert_eq!(received.message["params"]["inputResponses"], given, "{received:?}");
         }
     }

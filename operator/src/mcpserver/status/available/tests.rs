@@ -49,7 +49,7 @@ fn as_many_pods_as_wanted_are_enough_and_one_fewer_is_not() {
 }
 
 #[test]
-fn an_autoscaler_without_metrics_is_told_while_the_pods_serve_and_one_that_works_is_not() {
+fn an_autoscaler_without_metrics_is_reported_while_the_pods_serve() {
     let message = |active: &str| {
         let condition = json!([{"type": "ScalingActive", "status": active, "reason": "FailedGetResourceMetric"}]);
         let autoscaler = serde_json::from_value(json!({
@@ -66,7 +66,7 @@ fn an_autoscaler_without_metrics_is_told_while_the_pods_serve_and_one_that_works
 }
 
 #[test]
-fn pods_that_an_autoscaler_adds_to_the_fewest_are_no_outage_and_one_fewer_than_those_is() {
+fn only_fewer_ready_pods_than_the_autoscalers_minimum_are_an_outage() {
     let autoscaler = ChildView::default();
     let verdict = |ready: i32, updated: i32| {
         let mut deployment = mk_deployment(ready, json!([]));
@@ -88,7 +88,7 @@ fn pods_that_an_autoscaler_adds_to_the_fewest_are_no_outage_and_one_fewer_than_t
 }
 
 #[test]
-fn where_others_set_the_number_one_ready_pod_is_enough_and_zero_is_told() {
+fn with_replicas_set_by_others_one_ready_pod_is_enough_and_zero_is_reported() {
     let verdict = |wanted: i32, ready: i32| {
         let mut deployment = mk_deployment(ready, json!([]));
         let status = deployment.status_mut();
@@ -101,7 +101,7 @@ fn where_others_set_the_number_one_ready_pod_is_enough_and_zero_is_told() {
 }
 
 #[test]
-fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version() {
+fn a_paused_deployment_with_an_old_version_is_reported_with_the_resume_command() {
     let verdict = |ready: i32, updated: i32, pods: &[Arc<PodView>]| {
         let mut deployment = mk_deployment(ready, json!([]));
         deployment.paused = true;
@@ -119,14 +119,14 @@ fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version()
 }
 
 #[test]
-fn a_deployment_that_somebody_scaled_to_zero_keeps_its_autoscaler_from_working() {
+fn a_deployment_that_is_scaled_to_zero_disables_its_autoscaler() {
     let (autoscaler, deployment) = (ChildView::default(), mk_deployment(0, json!([])));
     let facts = PodFacts { autoscaler: Some(&autoscaler), ..mk_facts(0, Some(&deployment), &[]) };
     assert_no(&availability(facts), Reason::ScaledToZero, "kubectl -n productivity scale deployment graph");
 }
 
 #[test]
-fn each_trouble_of_a_pod_is_told_with_a_next_step() {
+fn each_trouble_of_a_pod_is_reported_with_a_next_step() {
     let pull = |reason: &str| json!({"image": "x:1", "state": {"waiting": {"reason": reason, "message": "volatile"}}});
     for reason in ["ErrImagePull", "ImagePullBackOff"] {
         let verdict = with_container(pull(reason));
@@ -166,7 +166,7 @@ fn each_trouble_of_a_pod_is_told_with_a_next_step() {
 }
 
 #[test]
-fn a_roll_out_that_is_stuck_is_told_while_the_old_pods_still_serve() {
+fn a_stuck_rollout_is_reported_while_the_old_pods_serve() {
     let mut deployment = mk_deployment(2, json!([]));
     let status = deployment.status_mut();
     status.replicas = 3;
@@ -223,7 +223,7 @@ fn a_server_that_is_not_ready_is_quoted() {
 }
 
 #[test]
-fn what_keeps_a_sidecar_from_starting_is_told_with_the_field_at_fault_and_what_has_done_its_work_is_not() {
+fn a_sidecar_that_cannot_start_is_reported_with_its_field_and_a_finished_one_is_not() {
     let with = |container: serde_json::Value| {
         let waits = json!({"name": "server", "state": {"waiting": {"reason": "PodInitializing"}}});
         let status = json!({"phase": "Pending", "initContainerStatuses": [container], "containerStatuses": [waits]});

@@ -81,7 +81,7 @@ fn every_parent_must_accept_the_route_and_the_first_that_does_not_is_quoted() {
 }
 
 #[test]
-fn what_accepted_a_route_counts_no_more_once_it_does_not_exist() {
+fn an_acceptance_does_not_count_after_its_gateway_is_gone() {
     let own = mk_exposure(json!([{"name": "one"}]), json!({"secretName": "s"}));
     let named = mk_exposure(json!([{"name": "one", "sectionName": "web"}]), json!({"terminatedByGateway": true}));
     let set = mk_view(json!({"conditions": [told("Accepted", "True", "Accepted")]}));
@@ -98,7 +98,7 @@ fn what_accepted_a_route_counts_no_more_once_it_does_not_exist() {
 }
 
 #[test]
-fn what_was_said_of_an_older_spec_is_no_answer() {
+fn a_condition_about_an_older_spec_does_not_count() {
     let exposure = mk_exposure(json!([{"name": "one", "sectionName": "s"}]), json!({"terminatedByGateway": true}));
     let mut old = yes();
     old[0]["observedGeneration"] = json!(1);
@@ -129,7 +129,7 @@ fn a_listener_of_the_servers_own_is_accepted_before_its_route_is() {
 }
 
 #[test]
-fn a_certificate_is_ready_while_it_is_valid_and_told_when_its_renewal_fails() {
+fn a_valid_certificate_is_ready_and_a_failed_renewal_is_reported() {
     let exposure = mk_exposure(json!([{"name": "one"}]), json!({"issuerRef": {"name": "ca"}}));
     let verdict = |status: Value| {
         let certificate = mk_view(status);
@@ -186,7 +186,7 @@ fn a_listener_without_a_certificate_waits_while_that_is_being_issued_and_is_reje
 }
 
 #[test]
-fn a_rejection_counts_once_nothing_that_it_may_follow_from_is_new() {
+fn a_rejection_counts_once_its_possible_causes_are_settled() {
     let exposure = mk_exposure(json!([{"name": "one"}]), json!({"issuerRef": {"name": "ca"}}));
     let at = |time: &str, mut condition: Value| {
         condition["lastTransitionTime"] = json!(time);
@@ -209,7 +209,7 @@ fn a_rejection_counts_once_nothing_that_it_may_follow_from_is_new() {
 }
 
 #[test]
-fn a_rejection_stays_one_though_something_else_changes_its_mind() {
+fn a_rejection_stays_one_while_another_parent_changes() {
     let exposure = mk_exposure(
         json!([{"name": "one", "sectionName": "a"}, {"name": "two", "sectionName": "b"}]),
         json!({"terminatedByGateway": true}),

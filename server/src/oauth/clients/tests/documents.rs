@@ -34,7 +34,7 @@ fn a_client_id_may_be_an_https_url_with_a_path() {
 }
 
 #[test]
-fn no_other_url_is_a_client_id() {
+fn other_urls_are_not_client_ids() {
     let too_long = format!("https://client.example/{}", "a".repeat(256 - 22));
     for url in [
         "http://client.example/a",

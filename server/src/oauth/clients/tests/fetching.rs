@@ -150,7 +150,7 @@ async fn a_name_with_any_address_that_is_not_public_is_connected_to_at_none() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_bound_to_another_address_meanwhile_gains_nothing() {
+async fn a_name_that_later_resolves_to_a_private_address_is_refused() {
     let publisher = Publisher::start(router).await;
     let names = Names::new(&[&[PUBLIC], &[PRIVATE]]);
     let clients = publisher.clients_with(json!({}), Arc::clone(&names), PATIENT);
@@ -171,7 +171,7 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
 }
 
 #[tokio::test]
-async fn on_the_public_internet_a_document_is_served_at_port_443_alone() {
+async fn on_the_public_internet_a_document_is_fetched_only_from_port_443() {
     let clients = Clients::new(&configuration(json!({})), sealer(1, ISSUER), Fetcher::new(None, None).unwrap());
     for url in ["https://client.example:8443/client", "https://client.example:80/client"] {
         assert_eq!(clients.find(url).await.err(), refused(FetchError::Port));
@@ -179,7 +179,7 @@ async fn on_the_public_internet_a_document_is_served_at_port_443_alone() {
 }
 
 #[tokio::test]
-async fn where_hosts_are_listed_no_other_is_asked() {
+async fn with_listed_hosts_no_other_host_is_fetched() {
     let publisher = Publisher::start(router).await;
     let names = Names::new(&[&[PUBLIC]]);
     let clients =
@@ -196,7 +196,7 @@ async fn where_hosts_are_listed_no_other_is_asked() {
 }
 
 #[tokio::test]
-async fn behind_a_forward_proxy_documents_of_listed_hosts_go_through_it_and_others_nowhere() {
+async fn a_forward_proxy_is_used_only_for_listed_hosts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let clients =
@@ -286,7 +286,7 @@ async fn no_more_than_four_documents_are_fetched_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_host_is_asked_ten_times_a_minute_and_another_one_no_less_for_it() {
+async fn each_host_has_its_own_limit_of_ten_requests_a_minute() {
     let publisher = Publisher::start(router).await;
     let clients = publisher.clients(json!({}));
     for n in 0..10 {

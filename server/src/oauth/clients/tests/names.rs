@@ -3,7 +3,7 @@
 use crate::oauth::clients::fields::{MAXIMUM_NAME, NAMELESS, shown_name};
 
 #[test]
-fn a_name_is_shown_in_one_line_and_without_what_nobody_sees() {
+fn a_name_is_shown_in_one_line_without_invisible_characters() {
     for (text, shown) in [
         ("Visual Studio Code", "Visual Studio Code"),
         ("  Två \t\r\n ord\u{a0}", "Två ord"),

@@ -67,7 +67,7 @@ fn loopback_well_known_and_allowed_redirect_uris_may_be_registered() {
 }
 
 #[test]
-fn all_else_may_not_be_registered() {
+fn other_redirect_uris_may_not_be_registered() {
     use RedirectFault::{
         AnswerParameter, Characters, Fragment, NotAbsolute, NotAllowed, NotNormal, PlainHttp, Scheme, TooLong,
         UserInfo, Wildcard,
@@ -224,7 +224,7 @@ fn a_request_without_redirect_uri_means_the_only_one_unless_its_port_may_be_any(
 }
 
 #[test]
-fn people_are_shown_where_an_answer_goes() {
+fn the_target_of_an_answer_is_shown() {
     for (text, shown) in [
         ("http://[::1]:8080/callback", Destination::ThisComputer),
         ("http://localhost", Destination::ThisComputer),
@@ -267,7 +267,7 @@ fn redirect_uri() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn an_answer_goes_to_the_registered_origin_and_path_and_adds_its_parameters_alone(
+    fn an_answer_goes_to_the_registered_origin_and_path_and_adds_only_its_parameters(
         registered in redirect_uri(), port in 1_u16.., values in proptest::collection::vec(("[a-z]{1,5}", any::<String>()), 1..4),
     ) {
         let Ok(registered_uri) = RedirectUri::read(&registered) else { return Ok(()) };
@@ -299,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_at_all_is_let_in_beyond_loopback_and_the_lists(text in "[ -~]{0,40}") {
+    fn no_text_is_accepted_beyond_loopback_and_the_lists(text in "[ -~]{0,40}") {
         if let Ok(uri) = redirects().read(&text) {
             prop_assert!(uri.is_loopback() || ALLOWED.contains(&&*text), "{}", text);
         }

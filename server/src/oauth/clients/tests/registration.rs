@@ -191,7 +191,7 @@ async fn registrations_end_when_their_epoch_is_replaced_after_a_compromise() {
 }
 
 #[tokio::test]
-async fn a_redirect_uri_that_is_no_longer_allowed_is_gone_from_earlier_registrations() {
+async fn a_redirect_uri_that_is_no_longer_allowed_is_removed_from_registrations() {
     let (app, loopback) = ("https://app.example/callback", "http://127.0.0.1/");
     let before = clients(json!({"allowedRedirects": [app]}));
     let both = registered(&before, &json!({"redirect_uris": [app, loopback]}));
@@ -203,7 +203,7 @@ async fn a_redirect_uri_that_is_no_longer_allowed_is_gone_from_earlier_registrat
 }
 
 #[tokio::test]
-async fn where_clients_are_listed_the_others_are_kept_out() {
+async fn with_listed_clients_other_clients_are_refused() {
     let id = registered(&clients(json!({})), &json!({}));
     let listed = json!({
         "clientId": "portal",

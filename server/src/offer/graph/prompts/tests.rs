@@ -48,7 +48,7 @@ fn every_prompt_names_its_tools_and_no_other_and_says_how_each_argument_counts()
 }
 
 #[test]
-fn a_value_of_a_list_stands_in_the_text_and_the_first_does_if_none_is_given() {
+fn the_text_contains_the_chosen_value_or_the_first_of_the_list() {
     for (arguments, expected) in [
         (json!({}), "`top` 10."),
         (json!({ "count": "25" }), "`top` 25."),
@@ -62,7 +62,7 @@ fn a_value_of_a_list_stands_in_the_text_and_the_first_does_if_none_is_given() {
 }
 
 #[test]
-fn a_wrong_argument_is_told_with_what_it_takes() {
+fn the_error_for_a_wrong_argument_names_the_expected_value() {
     let (long, too_long) = ("ä".repeat(512), "ä".repeat(513));
     for (name, arguments, told) in [
         ("summarize_inbox", json!({ "count": "26" }), "The argument count: expected one of `10`, `5`, `15`, `25`."),
@@ -84,7 +84,7 @@ fn a_wrong_argument_is_told_with_what_it_takes() {
 }
 
 #[test]
-fn a_text_of_a_person_stays_behind_the_servers_text_on_a_line_of_its_own() {
+fn text_of_the_user_is_on_its_own_line_after_the_servers_text() {
     let prompt = named("draft_reply");
     let harmless = got("draft_reply", json!({ "about": "x" })).unwrap();
     let before = harmless.strip_suffix(r#"{"about":"x"}"#).unwrap();
@@ -103,7 +103,7 @@ fn a_text_of_a_person_stays_behind_the_servers_text_on_a_line_of_its_own() {
 }
 
 #[test]
-fn values_are_proposed_where_there_is_a_list_of_them() {
+fn values_are_suggested_for_arguments_with_a_list() {
     let proposed = |name: &str, argument: &str, begin: &str| {
         named(name).complete(argument, begin).map(|completion| completion.values).map_err(|error| error.to_string())
     };

@@ -72,7 +72,7 @@ async fn tokens_that_no_reader_would_take_are_not_written() {
 }
 
 #[tokio::test]
-async fn memory_keeps_nothing_and_locks_nobody_out() {
+async fn memory_stores_nothing_and_its_locks_do_not_exclude_others() {
     let place = Place::new();
     let store = place.store(StoreKind::Memory);
     let _lock = store.lock(LockPurpose::Tokens, Duration::ZERO).await.unwrap().unwrap();
@@ -105,7 +105,7 @@ async fn secrets_are_neither_in_an_encrypted_file_nor_in_debug() {
 }
 
 #[tokio::test]
-async fn tokens_are_read_for_their_tenant_client_entra_and_graph_alone() {
+async fn tokens_are_read_only_for_their_tenant_client_entra_and_graph() {
     for (kind, refusal) in [(StoreKind::Os, NotOpenable::WrongKey), (StoreKind::File, NotOpenable::OtherOwner)] {
         for owner in others() {
             let place = Place::new();
@@ -231,7 +231,7 @@ async fn sign_out_deletes_what_every_kind_of_store_keeps() {
 }
 
 #[tokio::test]
-async fn sign_out_deletes_the_key_of_a_file_that_somebody_deleted() {
+async fn sign_out_deletes_the_key_of_a_deleted_file() {
     let place = Place::new();
     let store = place.store(StoreKind::Os);
     store.write(&tokens("own")).await.unwrap();

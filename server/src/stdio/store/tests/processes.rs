@@ -46,7 +46,7 @@ fn mode(path: &std::path::Path) -> u32 {
 }
 
 #[tokio::test]
-async fn files_and_folders_are_their_owners_alone() {
+async fn files_and_folders_are_accessible_only_to_their_owner() {
     for kind in ON_DISK {
         let place = Place::new();
         let store = place.store(kind);
@@ -127,7 +127,7 @@ async fn a_link_in_place_of_a_lock_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_lock_keeps_out_its_purpose_and_client_alone_until_it_is_dropped() {
+async fn a_lock_excludes_only_its_purpose_and_client_until_it_is_dropped() {
     for kind in ON_DISK {
         let place = Place::new();
         let (one, other) = (place.store(kind), place.store(kind));
@@ -212,7 +212,7 @@ fn a_full_disk_leaves_the_old_tokens() {
 }
 
 #[test]
-fn a_writer_that_is_killed_leaves_the_old_tokens_and_the_next_tidies_up() {
+fn a_killed_writer_leaves_the_old_tokens_and_the_next_writer_removes_its_file() {
     if let Some(store) = store_of_parent() {
         fill_disk();
         run(store.write(&tokens(&"n".repeat(6000)))).unwrap();
@@ -222,7 +222,7 @@ fn a_writer_that_is_killed_leaves_the_old_tokens_and_the_next_tidies_up() {
         let place = Place::new();
         let store = place.store(StoreKind::File);
         run(store.write(&tokens("old"))).unwrap();
-        let name = "a_writer_that_is_killed_leaves_the_old_tokens_and_the_next_tidies_up";
+        let name = "a_killed_writer_leaves_the_old_tokens_and_the_next_writer_removes_its_file";
         let output = child(name, &place).output().unwrap();
         assert_eq!(output.status.signal(), Some(Signal::SIGXFSZ as i32), "{output:?}");
         assert_eq!(run(kept(&store)), Some(all(&tokens("old"))));
