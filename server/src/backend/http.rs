@@ -417,8 +417,16 @@ fn events(
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+
     use axum::Router;
-    use axum::routing::get;
+    use axum::body::Body;
+    use axum::extract::ConnectInfo;
+    use axum::response::IntoResponse;
+    use axum::routing::{get, post};
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -448,5 +456,35 @@ mod tests {
             timeout(PAUSE - Duration::from_secs(1), ended).await.unwrap();
             assert_eq!(gets.load(Ordering::SeqCst), 1, "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_connection_of_a_streamed_answer_serves_another_request_after_the_end_of_the_stream() {
+        let (clients, end) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Notify::new()));
+        let (seen, ends) = (Arc::clone(&clients), Arc::clone(&end));
+        let stream = async move |ConnectInfo(client): ConnectInfo<SocketAddr>| {
+            seen.lock().unwrap().insert(client);
+            let answer = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
+            let rest = stream::once(async move { ends.notified().await }).map(|()| ": the end\n\n");
+            let parts = stream::iter([answer]).chain(rest).map(Ok::<_, std::io::Error>);
+            ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(parts)).into_response()
+        };
+        let router = Router::new().route("/", post(stream)).into_make_service_with_connect_info::<SocketAddr>();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let http = Http::new(client().unwrap(), url, Arc::new(|_| ()));
+        let ask = async || {
+            let headers = Headers { repeated: HeaderMap::new(), told: &Told::Nothing };
+            http.ask((7, "{}".to_owned()), headers, (None, None)).await.unwrap();
+            end.notify_one();
+        };
+        // The end of a stream takes a moment to arrive.
+        let mut asked = 0;
+        while clients.lock().unwrap().len() == asked && asked < 100 {
+            ask().await;
+            asked += 1;
+        }
+        assert!(clients.lock().unwrap().len() < asked, "each of {asked} requests opened a connection");
     }
 }
