@@ -21,6 +21,7 @@ pub mod network_policy;
 pub mod node;
 pub mod openapi;
 pub mod pod_proxy;
+mod pod_tunnels;
 pub mod programs;
 mod serve;
 pub mod shared;

@@ -15,6 +15,7 @@ mod gateway;
 mod network_policy;
 mod node;
 mod pod_proxy;
+mod pod_tunnels;
 mod pods;
 mod programs;
 mod rolling_update;

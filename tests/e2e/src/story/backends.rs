@@ -1,7 +1,8 @@
 //! Third-party MCP server behind Entra. Roles grant its tools, and its end fails only the open call. In its own
-//! container it has no token, and runs as the user in the spec.
+//! container it has no token, and runs as the user in the spec. The status names a port that it opens to others.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ use tokio::time::timeout;
 
 use super::containers::PROGRAM;
 use super::process::Process;
-use super::world::{READER, World, merge};
-use super::{callers, federation};
+use super::world::{READER, World, find, merge};
+use super::{backend_pin, callers, federation, pods};
 use crate::report::Evidence;
 
 /// User of the backend's container.
@@ -27,13 +28,19 @@ const USER: i64 = 1234;
 /// Port of the backend that speaks HTTP, in a pod with its own network.
 const PORT: u16 = 3001;
 /// Tools that the role grants, in their order. The backend has more.
-const GRANTED: [&str; 3] = ["add", "pid", "slow"];
+const GRANTED: [&str; 5] = ["add", "announce", "listen_everywhere", "pid", "slow"];
+/// Ports that the backend tries to open. As text they come before most others, of which a status names 16.
+const OPENED: Range<u16> = 10_000..11_000;
 /// Time limit for the answer to an open call after the backend was killed.
 const ANSWER: Duration = Duration::from_secs(30);
 
 pub(super) async fn over_stdio(world: &World) -> anyhow::Result<Evidence> {
     let (_, program) = BACKEND;
-    stands_behind_entra(world, "stdio", json!({"transport": "Stdio", "command": [program]})).await
+    let name = "stdio";
+    let mut evidence = stands_behind_entra(world, name, json!({"transport": "Stdio", "command": [program]})).await?;
+    evidence.extend(backend_pin::is_kept(world, name, &GRANTED).await?);
+    delete(world, name).await?;
+    Ok(evidence)
 }
 
 pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
@@ -44,10 +51,13 @@ pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
     };
     // The program is the image's own entry point.
     let backend = json!({"transport": "StreamableHttp", "port": port, "args": ["--port", port.to_string()]});
-    stands_behind_entra(world, "http", backend).await
+    let name = "http";
+    let evidence = stands_behind_entra(world, name, backend).await?;
+    delete(world, name).await?;
+    Ok(evidence)
 }
 
-/// Applies a server with this backend, uses it, checks its container, kills it, and deletes the server.
+/// Applies a server with this backend, uses it, checks its container and its ports, and kills it.
 async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyhow::Result<Evidence> {
     let start = Instant::now();
     deploy(world, name, backend, &GRANTED).await?;
@@ -60,8 +70,8 @@ async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyho
         world.condition_of(name, ConditionType::BackendIsolated, "True").await?;
         evidence.push(has_no_token(&pod)?);
     }
+    evidence.push(opens_a_port(world, name, &alice).await?);
     evidence.extend(survives_a_kill(world, &url, &alice, &pod).await?);
-    delete(world, name).await?;
     Ok(evidence)
 }
 
@@ -95,6 +105,7 @@ async fn apply(world: &World, name: &str, backend: Value, tools: &[&str]) -> any
             "entra": {"sharedClientId": true},
             "exposure": {"path": format!("/{name}")},
             "networkPolicy": {"allowFrom": [{"namespaceSelector": edge}]},
+            "rateLimit": pods::for_callers_without_pauses(),
             "replicas": 1,
         }}),
     );
@@ -156,6 +167,38 @@ fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
         ensure!(found == expected, "{what} of the backend's process is {found}, not {expected}");
     }
     Ok(format!("its process is user {USER}'s, without a capability, root read-only, and {token} is not there"))
+}
+
+/// Lets the backend listen on all addresses, which the status notices.
+async fn opens_a_port(world: &World, name: &str, alice: &str) -> anyhow::Result<String> {
+    let url = world.url_at(&format!("/{name}"));
+    let call = async |tool: &str, arguments: Value| {
+        callers::call_at(world, &url, alice, &json!({"name": tool, "arguments": arguments})).await
+    };
+    let mut ports = OPENED;
+    let port = loop {
+        let port = ports.next().context("the backend opens no port")?;
+        if call("listen_everywhere", json!({"port": port})).await?.is_tool_result() {
+            break port;
+        }
+    };
+    // The companion looks again after each change of a list.
+    call("announce", json!({"kind": "tools"})).await?;
+    let isolated = || async { Ok(find(&world.server_named(name).await?, ConditionType::BackendIsolated).cloned()) };
+    let opened = format!("0.0.0.0:{port}");
+    let (isolated, _) = world
+        .eventually("the status names the open port", isolated, |condition| {
+            condition.as_ref().is_some_and(|condition| condition.message.contains(&opened))
+        })
+        .await?;
+    let isolated = isolated.context("eventually only returns a success")?;
+    let reason = match world.stack.node {
+        AnyNode::Containers(_) => "BackendUnreached",
+        // The operator reaches these pods through a proxy, which cannot try ports.
+        AnyNode::Processes(_) => "IsolationUnknown",
+    };
+    ensure!((isolated.status.as_str(), isolated.reason.as_str()) == ("Unknown", reason), "{isolated:?}");
+    Ok(format!("it listens on {opened}, and BackendIsolated is Unknown: {reason}"))
 }
 
 /// Kills the backend's process during an open call.

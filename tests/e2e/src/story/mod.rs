@@ -5,6 +5,7 @@
 
 mod authorization_server;
 mod backend_identity;
+mod backend_pin;
 mod backends;
 mod callers;
 mod containers;
@@ -90,7 +91,7 @@ steps! {
     HANGING: "The server hangs, gets no more traffic, and is restarted" => containers::hanging;
     EVICTION: "One of two pods may be evicted, the second only when another is ready" => containers::eviction;
     MISSING_IMAGE: "The status names an image that does not exist" => containers::missing_image;
-    STDIO_BACKEND: "A third-party MCP server over stdio gets Entra's roles for each tool, and is killed" => backends::over_stdio;
+    STDIO_BACKEND: "A third-party MCP server over stdio gets Entra's roles for each tool, is killed, and is pinned" => backends::over_stdio;
     HTTP_BACKEND: "Another one over HTTP gets the same, and is killed" => backends::over_http;
     BACKEND_IDENTITY: "A third one receives the identity of each caller, and verifies it" => backend_identity::is_verified;
     NETWORK: "A NetworkPolicy closes a server's pod to strangers, and limits the pod to the ports that its spec implies" => network::is_enforced;

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use mcp_entra_crds::ConditionType;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::callers;
 use super::world::{SERVER, World};
@@ -23,10 +23,10 @@ pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
     let deployments: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
     let replicas = || async { Ok(deployments.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };
     let before = replicas().await?;
-    // Callers without pauses would soon reach the limit of calls for each person.
-    let rate_limit = json!({"perUser": {"requests": 100_000, "per": "1s"}});
+    let rate_limit = for_callers_without_pauses();
     let autoscaling = json!({"minReplicas": 1, "maxReplicas": 4});
-    patch(world, json!({"replicas": null, "autoscaling": autoscaling, "rateLimit": rate_limit})).await?;
+    let change = json!({"replicas": null, "autoscaling": autoscaling, "rateLimit": rate_limit});
+    patch(world, SERVER, change).await?;
     let autoscaler = || async { world.kubectl(&["get", "hpa", SERVER, "--ignore-not-found", "-o", "name"]).await };
     world.eventually("there is an autoscaler", autoscaler, |name| !name.is_empty()).await?;
     ensure!(replicas().await? == before, "the number changed at the hand-over");
@@ -46,23 +46,38 @@ pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
     let mut evidence =
         vec![format!("the autoscaler's 3 pods were unchanged for {LEFT_ALONE:?}, and {SERVER} is Ready")];
 
-    evidence.push(roll_out(world).await?);
-    patch(world, json!({"replicas": 1, "autoscaling": null})).await?;
+    let load = Load { server: SERVER, url: world.url(), call: json!({"name": "get_user_details", "arguments": {}}) };
+    let change = json!({"podTemplate": {"env": [{"name": "TZ", "value": "UTC"}]}});
+    evidence.push(roll_out(world, &load, change).await?);
+    patch(world, SERVER, json!({"replicas": 1, "autoscaling": null})).await?;
     world.eventually("the spec's number is back", replicas, |now| *now == Some(1)).await?;
     world.condition(ConditionType::Ready, "True").await?;
     evidence.push("without autoscaling the spec's number is back: 1".to_owned());
     Ok(evidence)
 }
 
-/// Replaces every pod during calls.
-async fn roll_out(world: &World) -> anyhow::Result<String> {
+/// Returns a rate limit that [`CALLERS`] do not reach. The default one allows fewer calls to each person.
+pub(super) fn for_callers_without_pauses() -> Value {
+    json!({"perUser": {"requests": 100_000, "per": "1s"}})
+}
+
+/// Calls of one tool during the replacement of a server's pods.
+pub(super) struct Load<'a> {
+    pub(super) server: &'a str,
+    pub(super) url: String,
+    /// Name and arguments of the tool.
+    pub(super) call: Value,
+}
+
+/// Changes a server's spec, which replaces every pod, during calls. None of them may fail.
+pub(super) async fn roll_out(world: &World, load: &Load<'_>, change: Value) -> anyhow::Result<String> {
     let token = world.sign_in(&world.alice).await?.access_token;
     let done = Arc::new(AtomicBool::new(false));
     let calling = || async {
         let (mut calls, mut failed) = (0_usize, Vec::new());
         while !done.load(Ordering::Relaxed) {
             calls += 1;
-            match callers::call(world, &token, "get_user_details").await {
+            match callers::call_at(world, &load.url, &token, &load.call).await {
                 Ok(answer) if answer.is_tool_result() => {}
                 Ok(answer) => failed.push(format!("{answer:?}")),
                 Err(error) => failed.push(format!("{error:#}")),
@@ -71,7 +86,7 @@ async fn roll_out(world: &World) -> anyhow::Result<String> {
         (calls, failed)
     };
     let replaced = async {
-        let result = replace(world).await;
+        let result = replace(world, load.server, change).await;
         done.store(true, Ordering::Relaxed);
         result
     };
@@ -89,25 +104,25 @@ async fn roll_out(world: &World) -> anyhow::Result<String> {
     Ok(format!("every pod was replaced during the calls of {CALLERS} callers: none of {calls} calls failed"))
 }
 
-async fn replace(world: &World) -> anyhow::Result<()> {
-    let old: Vec<_> = names(world).await?;
-    patch(world, json!({"podTemplate": {"env": [{"name": "TZ", "value": "UTC"}]}})).await?;
+async fn replace(world: &World, server: &str, change: Value) -> anyhow::Result<()> {
+    let old: Vec<_> = names(world, server).await?;
+    patch(world, server, change).await?;
     world
         .eventually(
             "every pod is new",
-            || names(world),
+            || names(world, server),
             // As many as before would be too many if a pod of an earlier roll-out was still terminating.
             |names| !names.is_empty() && names.iter().all(|name| !old.contains(name)),
         )
         .await?;
-    world.condition(ConditionType::Ready, "True").await.map(drop)
+    world.condition_of(server, ConditionType::Ready, "True").await.map(drop)
 }
 
-async fn names(world: &World) -> anyhow::Result<Vec<String>> {
-    Ok(world.pods().await?.into_iter().filter_map(|pod| pod.metadata.name).collect())
+async fn names(world: &World, server: &str) -> anyhow::Result<Vec<String>> {
+    Ok(world.pods_of(server).await?.into_iter().filter_map(|pod| pod.metadata.name).collect())
 }
 
-async fn patch(world: &World, spec: serde_json::Value) -> anyhow::Result<()> {
+async fn patch(world: &World, server: &str, spec: Value) -> anyhow::Result<()> {
     let patch = json!({"spec": spec}).to_string();
-    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", &patch]).await.map(drop)
+    world.kubectl(&["patch", "mcpserver", server, "--type=merge", "-p", &patch]).await.map(drop)
 }

@@ -58,6 +58,11 @@ impl Process {
         self.0.join("root")
     }
 
+    /// Path of its program, which also runs outside the container.
+    pub(super) fn program(&self) -> PathBuf {
+        self.0.join("exe")
+    }
+
     pub(super) fn pid(&self) -> anyhow::Result<Pid> {
         let name = self.0.file_name().context("a process")?.to_string_lossy();
         Ok(Pid::from_raw(name.parse()?))

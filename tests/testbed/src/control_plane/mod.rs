@@ -6,6 +6,7 @@ mod start;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -16,13 +17,14 @@ use serde_json::json;
 pub use audit::{AuditEvent, AuditLog, Marker};
 pub(crate) use start::NODE;
 
+use crate::pod_tunnels::PodTunnels;
 use crate::programs::GoPrograms;
 use crate::supervisor::Supervisor;
 
 /// Clients that can reach the API server.
 #[derive(Debug, Clone, Copy)]
 enum Reach {
-    /// Processes of this machine.
+    /// Processes of this machine, which are also its pods.
     Loopback,
     /// Pods with their own addresses, through this address of their node.
     Node(Ipv4Addr),
@@ -47,6 +49,8 @@ pub struct ControlPlane {
     admin: kube::Config,
     /// Keeps the processes alive.
     _supervisor: Supervisor,
+    /// Way of the API server to pods that are processes.
+    _tunnels: Option<Arc<PodTunnels>>,
 }
 
 impl ControlPlane {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{ControlPlane, Reach, audit, write_kubeconfig};
 use crate::certificates::CertificateAuthority;
+use crate::pod_tunnels::PodTunnels;
 use crate::programs::{CONTROL_PLANE, GoPrograms};
 use crate::supervisor::{Child, Command, Supervisor};
 
@@ -60,7 +62,13 @@ async fn start_in(
     let ports = Ports::choose(reach.address())?;
     let url = format!("https://{}:{}", reach.address(), ports.api_server);
     let files = Files::write(&folder, &url, reach)?;
-    let launcher = Launcher { supervisor, programs, folder: &folder };
+    let tunnels = match reach {
+        Reach::Loopback => Some(PodTunnels::start().await?),
+        Reach::Node(_) => None,
+    };
+    // The API server uses this proxy for plain HTTP, which it only speaks to pods and Services.
+    let proxy = tunnels.iter().map(|tunnels| ("HTTP_PROXY", tunnels.url())).collect();
+    let launcher = Launcher { supervisor, programs, folder: &folder, proxy };
     let etcd = launcher.launch("etcd", etcd(&folder, &ports)).await?;
     let api_server = launcher.launch("kube-apiserver", api_server(&folder, &ports, &url, reach)).await?;
     let config = config(&url, &files)?;
@@ -87,6 +95,7 @@ async fn start_in(
         ca_pem: files.ca_pem,
         admin: config,
         _supervisor: supervisor.clone(),
+        _tunnels: tunnels.map(Arc::new),
     })
 }
 
@@ -286,6 +295,8 @@ struct Launcher<'a> {
     supervisor: &'a Supervisor,
     programs: &'a GoPrograms,
     folder: &'a Path,
+    /// Variable of a proxy.
+    proxy: Vec<(&'static str, String)>,
 }
 
 struct Process {
@@ -297,7 +308,8 @@ struct Process {
 impl Launcher<'_> {
     async fn launch(&self, name: &'static str, arguments: Vec<String>) -> anyhow::Result<Process> {
         let log = self.folder.join(format!("{name}.log"));
-        let command = Command::new(self.programs.path(name), &log).args(arguments).folder(self.folder);
+        let command =
+            Command::new(self.programs.path(name), &log).args(arguments).envs(self.proxy.clone()).folder(self.folder);
         let child = self.supervisor.spawn(command).await?;
         Ok(Process { name, child, log })
     }
