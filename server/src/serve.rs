@@ -25,7 +25,7 @@ use crate::groups::GroupDirectory;
 use crate::http::challenge::Challenge;
 use crate::http::cors;
 use crate::http::endpoint::Endpoint;
-use crate::http::listener::{self, Counted, PATIENCE};
+use crate::http::listener::{self, Counted, PATIENCE, Sharing};
 use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{Answers, Gate};
@@ -146,7 +146,7 @@ pub async fn start_offering(
 ) -> Result<Running, StartError> {
     let configuration = inputs::configuration(&options.config)?;
     let client = inputs::http_client(options.trust_bundle.as_deref())?;
-    let ports = Ports::listen(&options)?;
+    let ports = Ports::listen(&options, sharing(&configuration))?;
     let [draining, stop, background] = [(); 3].map(|()| CancellationToken::new());
     let policy = policy(&options, &background).await;
     let entra = Entra::new((client, token), &configuration, &background)?;
@@ -210,9 +210,9 @@ struct Ports {
 }
 
 impl Ports {
-    fn listen(options: &Options) -> Result<Self, StartError> {
-        let (listener, address) = listen(options.listen, "--listen")?;
-        let (admin_listener, admin_address) = listen(options.admin_listen, "--admin-listen")?;
+    fn listen(options: &Options, sharing: Sharing) -> Result<Self, StartError> {
+        let (listener, address) = listen((options.listen, "--listen"), sharing)?;
+        let (admin_listener, admin_address) = listen((options.admin_listen, "--admin-listen"), sharing)?;
         Ok(Self { listener, address, admin_listener, admin_address })
     }
 
@@ -380,9 +380,18 @@ fn warn_of_tools_that_are_not_offered(configuration: &GraphConfiguration) {
     }
 }
 
-fn listen(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+/// Returns the programs that share the ports. Beside a backend, a program of the same user holds them, so that the
+/// backend cannot take them while the server restarts.
+fn sharing(configuration: &ServerConfiguration) -> Sharing {
+    if configuration.backend.is_some() { Sharing::SameUser } else { Sharing::Nobody }
+}
+
+fn listen(
+    (address, option): (SocketAddr, &'static str),
+    sharing: Sharing,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, option, source };
-    let listener = listener::listen(address).map_err(failed)?;
+    let listener = listener::listen(address, sharing).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }

@@ -1,6 +1,7 @@
 //! Arguments of the program.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,10 @@ mcp-entra-shim serve --socket PATH --max-processes N [--patience-ms N] -- COMMAN
 mcp-entra-shim install DIRECTORY
     Copy this program into a directory.
 
+mcp-entra-shim hold ADDRESS...
+    Keep these addresses with TCP ports, such as [::]:8080, until SIGTERM, and listen on none. Other programs of the
+    same user can listen on them with SO_REUSEPORT; programs of other users cannot take them.
+
 mcp-entra-shim supervise [--patience-ms N] -- COMMAND [ARGUMENT...]
     Start the command for the connection that is standard input. `serve` starts this.
 ";
@@ -41,6 +46,8 @@ pub enum Arguments {
     Supervise(Backend),
     /// Copy the program into this directory.
     Install(PathBuf),
+    /// Hold the ports of these addresses until SIGTERM or SIGINT. There is at least one.
+    Hold(Vec<SocketAddr>),
     /// Print [`USAGE`].
     Help,
     /// Print the version.
@@ -52,7 +59,7 @@ pub enum Arguments {
 /// # Errors
 /// If they are incomplete or not understood. The message names the argument.
 pub fn parse(mut parser: Parser) -> Result<Arguments, lexopt::Error> {
-    let Some(first) = parser.next()? else { return Err("name a subcommand: serve or install".into()) };
+    let Some(first) = parser.next()? else { return Err("name a subcommand: serve, install or hold".into()) };
     match first {
         Arg::Long("help") | Arg::Short('h') => Ok(Arguments::Help),
         Arg::Long("version") | Arg::Short('V') => Ok(Arguments::Version),
@@ -67,8 +74,20 @@ pub fn parse(mut parser: Parser) -> Result<Arguments, lexopt::Error> {
             let folder = parser.value()?.into();
             parser.next()?.map_or(Ok(Arguments::Install(folder)), |more| Err(more.unexpected()))
         }
+        Arg::Value(name) if name == "hold" => parse_hold(parser),
         other => Err(other.unexpected()),
     }
+}
+
+fn parse_hold(mut parser: Parser) -> Result<Arguments, lexopt::Error> {
+    let mut addresses = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Value(address) => addresses.push(address.parse()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if addresses.is_empty() { Err("name an address to hold".into()) } else { Ok(Arguments::Hold(addresses)) }
 }
 
 fn parse_serve(parser: Parser) -> Result<Arguments, lexopt::Error> {
@@ -142,6 +161,15 @@ mod tests {
         assert_eq!(parsed(&["install", "/shim"]), Ok(Arguments::Install("/shim".into())));
         assert!(parsed(&["install", "/shim", "/other"]).is_err());
         assert!(parsed(&["install"]).is_err());
+    }
+
+    #[test]
+    fn each_address_to_hold_has_a_port() {
+        let expected = ["[::]:8080", "127.0.0.1:8081"].map(|address| address.parse().unwrap());
+        assert_eq!(parsed(&["hold", "[::]:8080", "127.0.0.1:8081"]), Ok(Arguments::Hold(expected.into())));
+        for refused in [&["hold"][..], &["hold", "8080"], &["hold", "[::]"], &["hold", "--reuse", "[::]:8080"]] {
+            assert!(parsed(refused).is_err(), "{refused:?}");
+        }
     }
 
     #[test]

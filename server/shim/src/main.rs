@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use mcp_entra_shim::arguments::{Arguments, USAGE, parse};
 use mcp_entra_shim::log::{Log, SHIM};
-use mcp_entra_shim::{install, serve, supervise};
+use mcp_entra_shim::{hold, install, serve, supervise};
 
 fn main() -> ExitCode {
     match parse(lexopt::Parser::from_env()) {
@@ -20,6 +20,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments {
         Arguments::Serve(options) => logged(|log| runtime.block_on(serve::serve(&options, log))),
         Arguments::Supervise(backend) => logged(|log| runtime.block_on(supervise::supervise(&backend, log))),
+        Arguments::Hold(addresses) => logged(|log| runtime.block_on(hold::hold(&addresses, log))),
         Arguments::Install(folder) => install::install(&folder),
         Arguments::Help => {
             print!("{USAGE}");

@@ -9,6 +9,7 @@
 mod bytes;
 mod ends;
 mod harness;
+mod hold;
 mod install;
 mod socket;
 mod standard_error;

@@ -93,13 +93,23 @@ impl Counted {
     }
 }
 
+/// Programs that may have the port of a listener at the same time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sharing {
+    /// No other program.
+    Nobody,
+    /// Programs of the same user (`SO_REUSEPORT`). One of them holds the port without listening, and so keeps it from
+    /// other users while the server does not run. Windows has no such option, so there it means `Nobody`.
+    SameUser,
+}
+
 /// Listens on an address. `[::]` also takes IPv4 connections, whatever the node's settings. On a node without IPv6 it
 /// becomes `0.0.0.0`.
-pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match bind(address) {
+pub fn listen(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
+    match bind(address, sharing) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
             tracing::warn!(%error, %address, "this node has no IPv6: accepting only IPv4 connections");
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into(), sharing)
         }
         bound => bound,
     }
@@ -116,7 +126,7 @@ fn is_without_ipv6(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| WITHOUT_IPV6.contains(&code))
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         SockRef::from(&socket).set_only_v6(false)?;
@@ -124,6 +134,10 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     // On Windows, this would let another program take the port.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
+    #[cfg(unix)]
+    socket.set_reuseport(sharing == Sharing::SameUser)?;
+    #[cfg(not(unix))]
+    let _ = sharing;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -270,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_families_reach_every_address_and_a_taken_port_is_no_node_without_ipv6() {
-        let both = listen("[::]:0".parse().unwrap()).unwrap();
+        let both = listen("[::]:0".parse().unwrap(), Sharing::Nobody).unwrap();
         let port = both.local_addr().unwrap().port();
         for address in ["127.0.0.1", "::1"] {
             TcpStream::connect((address, port)).await.unwrap();
@@ -281,10 +295,27 @@ mod tests {
         taken.bind("[::]:0".parse().unwrap()).unwrap();
         let taken = taken.listen(1).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap_err();
+        let error = listen((Ipv6Addr::UNSPECIFIED, port).into(), Sharing::Nobody).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
-        let one = listen("[::1]:0".parse().unwrap()).unwrap();
+        let one = listen("[::1]:0".parse().unwrap(), Sharing::Nobody).unwrap();
         assert!(TcpStream::connect(("127.0.0.1", one.local_addr().unwrap().port())).await.is_err());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_held_port_is_shared_with_its_holder_and_any_other_is_not_shared() {
+        let holder = TcpSocket::new_v6().unwrap();
+        SockRef::from(&holder).set_only_v6(false).unwrap();
+        holder.set_reuseport(true).unwrap();
+        holder.bind("[::]:0".parse().unwrap()).unwrap();
+        let address = holder.local_addr().unwrap();
+        assert_eq!(listen(address, Sharing::Nobody).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        let listener = listen(address, Sharing::SameUser).unwrap();
+        TcpStream::connect(("127.0.0.1", address.port())).await.unwrap();
+        listener.accept().await.unwrap();
+        let unshared = listen("[::]:0".parse().unwrap(), Sharing::Nobody).unwrap();
+        let again = listen(unshared.local_addr().unwrap(), Sharing::SameUser);
+        assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
     }
 
     #[cfg(unix)]
