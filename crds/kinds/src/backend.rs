@@ -82,9 +82,13 @@ pub struct Backend {
     /// 512Mi memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// User id of the backend's process. Must not be 0 (root). Defaults to 65532.
+    /// User id of the backend's process. Must not be 0 (root) or 65532 (the companion). Defaults to 65533.
     #[schemars(range(min = 1, max = 2_147_483_647))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = (
+        "self != 65532",
+        "65532 is the user of the companion in the same pod, whose ports a backend with that user could take; use another user, or remove the field"
+    ))]
     pub run_as_user: Option<i64>,
     /// Folders that the backend may write to. Each is empty when a pod starts, and holds up to 256Mi. The rest of the
     /// file system is read-only. Must be absolute paths. At most 8. Defaults to `/tmp`.
@@ -122,6 +126,11 @@ pub struct Backend {
 impl Backend {
     /// Default path of the MCP endpoint.
     pub const DEFAULT_PATH: &str = "/mcp";
+    /// User id of the companion. A backend must have another one, because the kernel lets programs of this user share
+    /// the companion's ports.
+    pub const COMPANION_USER: i64 = 65532;
+    /// Default user id of the backend. No image has files of this user.
+    pub const DEFAULT_USER: i64 = 65533;
 }
 
 fn default_writable_dirs() -> Vec<String> {

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     conditions::condition::Reason,
     objects::{
-        names::{BACKEND, INSTALL_SHIM},
+        names::{BACKEND, HOLD_PORTS, INSTALL_SHIM},
         status_views::{ConditionView, ContainerStatusView, StateDetailView},
         untrusted_text::Quoted,
         views::{ChildView, PodView},
@@ -146,6 +146,7 @@ fn refused_by_node<'a>(
 enum Whose {
     Server,
     Backend,
+    /// The shim in a container with the server's image.
     Shim,
     /// Containers that other programs add to pods.
     Other,
@@ -156,7 +157,7 @@ impl Whose {
         match container.name.raw() {
             "server" | "" => Self::Server,
             BACKEND => Self::Backend,
-            INSTALL_SHIM => Self::Shim,
+            INSTALL_SHIM | HOLD_PORTS => Self::Shim,
             _ => Self::Other,
         }
     }

@@ -61,3 +61,5 @@ pub(crate) const POLICY_VOLUME: &str = "policy";
 pub(crate) const BACKEND: &str = "backend";
 /// Name of the init container that installs the shim of a backend.
 pub(crate) const INSTALL_SHIM: &str = "install-shim";
+/// Name of the sidecar that holds the server's ports beside a backend.
+pub(crate) const HOLD_PORTS: &str = "hold-ports";

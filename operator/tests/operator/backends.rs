@@ -63,7 +63,8 @@ async fn pods_with_a_backend_are_accepted_by_restricted_pod_security_and_cause_n
     space.apply(mk_backend()).await;
     let pod = space.bound_pod().await;
     let containers = space.get::<Pod>(&pod).await.unwrap().spec.unwrap().init_containers.unwrap();
-    assert_eq!(Vec::from_iter(containers.iter().map(|container| container.name.as_str())), ["install-shim", "backend"]);
+    let names = Vec::from_iter(containers.iter().map(|container| container.name.as_str()));
+    assert_eq!(names, ["hold-ports", "install-shim", "backend"]);
     space.condition("Programmed", "True", "Applied").await;
     assert!(space.get::<NetworkPolicy>("graph").await.is_some());
     space.quiet().await;

@@ -208,6 +208,10 @@ fn backend_pod() -> Value {
     json!({
         "initContainers": [
             {
+                "name": "hold-ports", "image": "example.test/server:1", "restartPolicy": "Always",
+                "command": ["/mcp-entra-shim", "hold", "[::]:8080", "[::]:8081"],
+            },
+            {
                 "name": "install-shim", "image": "example.test/server:1",
                 "command": ["/mcp-entra-shim", "install", "/run/mcp-entra/shim"], "volumeMounts": [shim],
             },
@@ -258,6 +262,9 @@ async fn the_shims_socket_connects_a_stdio_backend_with_the_containers_of_its_po
     };
     assert_eq!(ask("one").await, "one\n");
     assert_eq!(ask("two").await, "two\n");
+    let log = bed.node.logs(&bed.namespace, "web").unwrap();
+    let holds = |port: &str| log.lines().any(|line| line.contains("holding 127.244.") && line.ends_with(port));
+    assert!(holds(":8080") && holds(":8081"), "{log}");
     let pods: Api<Pod> = bed.api();
     pods.delete("web", &DeleteParams::default()).await.unwrap();
     bed.until_gone("web").await;

@@ -1,5 +1,5 @@
-//! Builds the containers of a backend: a sidecar with its image, and for stdio an init container that installs the
-//! shim. Neither has a token or a volume of the server.
+//! Builds the containers of a backend: a sidecar with its image, a sidecar that holds the server's ports, and for stdio
+//! an init container that installs the shim. None has a token or a volume of the server.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -13,7 +13,7 @@ use mcp_entra_crds::{Backend, BackendVariable, Transport};
 use super::resources::{self, Defaults};
 use crate::{
     mcpserver::validate::Validated,
-    objects::names::{BACKEND, INSTALL_SHIM},
+    objects::names::{BACKEND, HOLD_PORTS, INSTALL_SHIM},
 };
 
 /// The annotation that excludes containers from azure-workload-identity's webhook: their names, separated by
@@ -39,19 +39,22 @@ const BACKEND_RESOURCES: Defaults =
     Defaults { requests: [("cpu", "50m"), ("memory", "128Mi")], limits: [("memory", "512Mi")] };
 const SHIM_RESOURCES: Defaults =
     Defaults { requests: [("cpu", "10m"), ("memory", "16Mi")], limits: [("memory", "64Mi")] };
+/// The limit has room for the start of the container, which counts.
+const HOLDER_RESOURCES: Defaults =
+    Defaults { requests: [("cpu", "1m"), ("memory", "4Mi")], limits: [("memory", "64Mi")] };
 
-/// Returns the init containers in their order.
-pub(super) fn init_containers(server: &Validated) -> Option<Vec<Container>> {
+/// Returns the init containers in their order. `addresses` are those that the server listens on.
+pub(super) fn init_containers(server: &Validated, addresses: [String; 2]) -> Option<Vec<Container>> {
     let backend = server.backend.as_ref()?;
     let install = (backend.transport == Transport::Stdio).then(|| install_shim(server));
-    Some(install.into_iter().chain([sidecar(backend)]).collect())
+    Some([hold_ports(server, addresses)].into_iter().chain(install).chain([sidecar(backend)]).collect())
 }
 
 /// Returns the names of containers without an Entra token, in the format of azure-workload-identity's webhook.
 pub(super) fn skipped(backend: &Backend) -> String {
     match backend.transport {
-        Transport::Stdio => format!("{BACKEND};{INSTALL_SHIM}"),
-        Transport::StreamableHttp => BACKEND.to_owned(),
+        Transport::Stdio => format!("{HOLD_PORTS};{INSTALL_SHIM};{BACKEND}"),
+        Transport::StreamableHttp => format!("{HOLD_PORTS};{BACKEND}"),
     }
 }
 
@@ -77,6 +80,21 @@ pub(super) fn arguments(backend: &Backend) -> Vec<String> {
 
 fn is_stdio(backend: &Backend) -> bool {
     backend.transport == Transport::Stdio
+}
+
+/// Returns the sidecar that keeps the server's ports from the backend while the server restarts. It starts first and
+/// ends last, as the server's user.
+fn hold_ports(server: &Validated, addresses: [String; 2]) -> Container {
+    Container {
+        name: HOLD_PORTS.to_owned(),
+        image: Some(server.image.clone()),
+        command: Some([SHIM_PROGRAM, "hold"].map(str::to_owned).into_iter().chain(addresses).collect()),
+        restart_policy: Some("Always".to_owned()),
+        resources: Some(resources::requirements(None, &HOLDER_RESOURCES)),
+        security_context: Some(restricted(None)),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
 }
 
 fn install_shim(server: &Validated) -> Container {
@@ -114,7 +132,7 @@ fn sidecar(backend: &Backend) -> Container {
         restart_policy: Some("Always".to_owned()),
         env: (!environment.is_empty()).then_some(environment),
         resources: Some(resources::requirements(backend.resources.as_ref(), &BACKEND_RESOURCES)),
-        security_context: Some(restricted(backend.run_as_user)),
+        security_context: Some(restricted(Some(backend.run_as_user.unwrap_or(Backend::DEFAULT_USER)))),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         ..Container::default()

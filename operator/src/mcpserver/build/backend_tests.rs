@@ -32,7 +32,7 @@ fn http() -> Value {
 #[test]
 fn a_backend_over_stdio_is_a_sidecar_whose_shim_the_servers_image_brings() {
     let pod = &template(json!({}))["spec"];
-    let [install, backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
+    let [_, install, backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
     assert_eq!(
         (&install["name"], &install["image"], &install["command"]),
         (
@@ -79,7 +79,7 @@ fn a_backend_over_stdio_is_a_sidecar_whose_shim_the_servers_image_brings() {
 #[test]
 fn a_backend_over_http_runs_its_image_as_it_is_and_needs_neither_shim_nor_socket() {
     let pod = &template(http())["spec"];
-    let [backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
+    let [_, backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
     assert!(backend.get("command").is_none() && backend.get("args").is_none());
     assert_eq!(backend["restartPolicy"], "Always");
     assert!(backend.get("startupProbe").is_none(), "it would delay the server");
@@ -89,8 +89,40 @@ fn a_backend_over_http_runs_its_image_as_it_is_and_needs_neither_shim_nor_socket
     commanded["backend"]["command"] = json!(["node"]);
     commanded["backend"]["args"] = json!(["server.js"]);
     let pod = &template(commanded)["spec"];
-    let backend = &pod["initContainers"][0];
+    let backend = &pod["initContainers"][1];
     assert_eq!((&backend["command"], &backend["args"]), (&json!(["node"]), &json!(["server.js"])));
+}
+
+#[test]
+fn a_sidecar_of_the_servers_user_holds_its_ports_before_the_backend_starts_as_another_user() {
+    let user = |pod: &Value, container: &Value| {
+        let own = container["securityContext"].get("runAsUser");
+        own.unwrap_or(&pod["securityContext"]["runAsUser"]).clone()
+    };
+    for changes in [json!({}), http()] {
+        let pod = &template(changes)["spec"];
+        let containers = pod["initContainers"].as_array().unwrap();
+        let (holder, backend, server) = (&containers[0], containers.last().unwrap(), &pod["containers"][0]);
+        assert_eq!((&holder["name"], &holder["restartPolicy"]), (&json!("hold-ports"), &json!("Always")));
+        assert_eq!(holder["image"], server["image"]);
+        let arguments = server["args"].as_array().unwrap();
+        let after = |option: &str| &arguments[arguments.iter().position(|argument| argument == option).unwrap() + 1];
+        let command = json!(["/mcp-entra-shim", "hold", after("--listen"), after("--admin-listen")]);
+        assert_eq!(holder["command"], command);
+        let resources = json!({"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"memory": "64Mi"}});
+        assert_eq!(holder["resources"], resources);
+        assert_eq!((user(pod, holder), user(pod, server)), (json!(65532), json!(65532)));
+        assert_eq!(user(pod, backend), 65533);
+        // The socket between them is the group's.
+        assert_eq!(
+            (&pod["securityContext"]["runAsGroup"], &pod["securityContext"]["fsGroup"]),
+            (&json!(65532), &json!(65532))
+        );
+        assert!(backend["securityContext"].get("runAsGroup").is_none());
+        for member in ["env", "envFrom", "volumeMounts", "ports"] {
+            assert!(holder.get(member).is_none(), "{holder:#}");
+        }
+    }
 }
 
 #[test]
@@ -99,7 +131,7 @@ fn only_the_servers_container_has_a_token_or_a_volume_of_the_servers() {
         let pod = &template(changes)["spec"];
         assert_eq!(pod["automountServiceAccountToken"], false);
         for container in pod["initContainers"].as_array().unwrap() {
-            let mounts = container["volumeMounts"].as_array().unwrap();
+            let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
             assert!(mounts.iter().all(|mount| mount["name"].as_str().unwrap().starts_with("backend-")), "{mounts:?}");
             let text = container.to_string();
             assert!(!text.contains("AZURE_") && !text.contains("/etc/mcp-entra"), "{text}");
@@ -113,8 +145,8 @@ fn the_webhook_skips_every_container_except_the_servers() {
         changes["entra"] = json!({"federation": {"injection": "Webhook"}});
         template(changes)["metadata"]["annotations"]["azure.workload.identity/skip-containers"].clone()
     };
-    assert_eq!(webhook(json!({})), "backend;install-shim");
-    assert_eq!(webhook(http()), "backend");
+    assert_eq!(webhook(json!({})), "hold-ports;install-shim;backend");
+    assert_eq!(webhook(http()), "hold-ports;backend");
     let without = template(json!({}));
     assert!(without["metadata"]["annotations"].get("azure.workload.identity/skip-containers").is_none());
 }
@@ -129,18 +161,18 @@ fn containers_of_a_backend_are_restricted_bounded_and_run_as_the_configured_user
         assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
         assert!(container["resources"]["limits"].get("memory").is_some());
     }
-    assert!(pod["initContainers"][0]["securityContext"].get("runAsUser").is_none());
-    let backend = &pod["initContainers"][1];
+    assert!(pod["initContainers"][1]["securityContext"].get("runAsUser").is_none());
+    let backend = &pod["initContainers"][2];
     assert_eq!(backend["securityContext"]["runAsUser"], 1000);
     assert_eq!(backend["resources"], json!({"requests": {"cpu": "50m"}, "limits": {"memory": "1Gi"}}));
-    let default = &template(json!({}))["spec"]["initContainers"][1];
+    let default = &template(json!({}))["spec"]["initContainers"][2];
     let resources = json!({"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}});
     assert_eq!(default["resources"], resources);
 }
 
 #[test]
 fn a_backend_has_the_variables_that_the_spec_names_and_a_home_that_it_can_write_to() {
-    let env = |backend: Value| template(json!({"backend": backend}))["spec"]["initContainers"][1]["env"].clone();
+    let env = |backend: Value| template(json!({"backend": backend}))["spec"]["initContainers"][2]["env"].clone();
     let home = |folder: &str| json!({"name": "HOME", "value": folder});
     assert_eq!(env(json!({})), json!([home("/tmp")]));
     assert_eq!(env(json!({"writableDirs": ["/data", "/tmp"]})), json!([home("/data")]));

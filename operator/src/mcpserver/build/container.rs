@@ -85,7 +85,13 @@ pub(super) fn container(server: &Validated, mounted: Mounted) -> Container {
     }
 }
 
+/// Returns the addresses that the server listens on: that of the MCP endpoint, and that of [`ADMIN_PORT`].
+pub(super) fn addresses() -> [String; 2] {
+    [format!("[::]:{HTTP_PORT}"), format!("[::]:{ADMIN_PORT}")]
+}
+
 fn arguments(server: &Validated) -> Vec<String> {
+    let [listen, admin_listen] = addresses();
     let mut arguments = vec![
         "serve".to_owned(),
         "--config".to_owned(),
@@ -93,9 +99,9 @@ fn arguments(server: &Validated) -> Vec<String> {
         "--policy".to_owned(),
         format!("{POLICY_FOLDER}/{POLICY_KEY}"),
         "--listen".to_owned(),
-        format!("[::]:{HTTP_PORT}"),
+        listen,
         "--admin-listen".to_owned(),
-        format!("[::]:{ADMIN_PORT}"),
+        admin_listen,
     ];
     if let Some(trust) = &server.trust {
         arguments.extend(["--trust-bundle".to_owned(), format!("{TRUST_FOLDER}/{}", trust.key)]);

@@ -7,10 +7,14 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
-use mcp_entra_crds::{Injection, PodTemplate, TopologySpread, WhenUnsatisfiable};
+use mcp_entra_crds::{Backend, Injection, PodTemplate, TopologySpread, WhenUnsatisfiable};
 use sha2::{Digest, Sha256};
 
-use super::{backend, container::container, volumes::volumes};
+use super::{
+    backend,
+    container::{addresses, container},
+    volumes::volumes,
+};
 use crate::{
     mcpserver::validate::{Validated, authorization_server::SignIn},
     objects::{
@@ -23,8 +27,8 @@ use crate::{
 /// The label that makes azure-workload-identity's webhook project a token into a pod.
 const USE_WEBHOOK: &str = "azure.workload.identity/use";
 
-/// The user of the image. Any user except root would work.
-const USER: i64 = 65532;
+/// The user of the image. Any user except root and the backend's would work.
+const USER: i64 = Backend::COMPANION_USER;
 /// Time for a pod to end: the sleep before SIGTERM, the server's drain, and its running requests.
 const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 40;
 
@@ -99,7 +103,7 @@ fn pod_spec(server: &Validated, mounted: Mounted) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         containers: vec![container(server, mounted)],
-        init_containers: backend::init_containers(server),
+        init_containers: backend::init_containers(server, addresses()),
         volumes: Some(volumes.chain(server.backend.iter().flat_map(backend::volumes)).collect()),
         // The operator would own an empty list; others can set an absent one.
         node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),

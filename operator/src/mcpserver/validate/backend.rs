@@ -28,6 +28,7 @@ pub(super) fn validate(
         return invalid("spec.backend needs spec.networkPolicy; list the peers that may reach the server in allowFrom");
     }
     image(&backend.image, options)?;
+    user(backend)?;
     secrets(owner, backend, options)?;
     Ok(Some(BackendConfiguration {
         transport: transport(backend)?,
@@ -52,6 +53,17 @@ fn image(image: &str, options: &Options) -> Result<(), Refusal> {
             "spec.backend.image: {image} is not allowed; use an allowed image, or ask the administrator of mcp-entra-operator to start it with --allowed-backend-image={image}"
         ),
     )
+}
+
+/// Checks the user. A backend with the server's user could take the server's ports, and receive the tokens of callers.
+fn user(backend: &Backend) -> Result<(), Refusal> {
+    if backend.run_as_user != Some(Backend::COMPANION_USER) {
+        return Ok(());
+    }
+    invalid(format!(
+        "spec.backend.runAsUser: {} is the user of the server's own container, whose ports a backend with that user could take; use another user, or remove the field",
+        Backend::COMPANION_USER
+    ))
 }
 
 /// Checks the Secrets of variables. A variable shows a Secret to the author of the command, so only Secrets with the
@@ -214,6 +226,7 @@ mod tests {
             (json!({"backend": null}), "exactly one of spec.graph and spec.backend"),
             (json!({"networkPolicy": null}), "list the peers"),
             (json!({"backend": {"command": null}}), "needs a command"),
+            (json!({"backend": {"runAsUser": 65532}}), "could take; use another user, or remove the field"),
             (json!({"backend": {"port": 3001}}), "neither port nor path"),
             (http(json!({"port": null})), "the port that the backend listens on; set it"),
             (json!({"backend": {"identity": {"none": {}, "assertion": {}}}}), "exactly one of none"),

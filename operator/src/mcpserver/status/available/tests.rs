@@ -246,6 +246,12 @@ fn a_sidecar_that_cannot_start_is_reported_with_its_field_and_a_finished_one_is_
             Reason::ImagePullFailed,
             "set another image in spec.image or",
         ),
+        (waiting("hold-ports", "ImagePullBackOff", ""), Reason::ImagePullFailed, "set another image in spec.image or"),
+        (
+            waiting("hold-ports", "RunContainerError", "no such file"),
+            Reason::ContainerFailed,
+            "the container hold-ports of pod graph-1 cannot start",
+        ),
         (
             ended(1, "no module"),
             Reason::CrashLooping,

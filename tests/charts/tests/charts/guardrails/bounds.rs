@@ -347,6 +347,7 @@ async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volu
         of("backend", secret("child-backend.database")),
         of("backend", secret("shared-database")),
         of("install-shim", json!({})),
+        of("hold-ports", json!({"restartPolicy": "Always"})),
         with_volume(empty),
     ] {
         ask(&let_in).await.unwrap();
@@ -366,6 +367,10 @@ async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volu
         of("install-shim", secret("child-backend")),
         of("install-shim", secret("shared-database")),
         of("other", json!({})),
+        of("hold-ports", secret("child-backend")),
+        of("hold-ports", mounting("identity")),
+        of("hold-ports", json!({"image": "registry.example/other:1"})),
+        of("install-shim", json!({"image": "registry.example/other:1"})),
         of("backend", json!({"envFrom": [{"secretRef": {"name": "child-backend"}}]})),
         of("backend", mounting("identity")),
         of("install-shim", mounting("config")),
