@@ -122,7 +122,7 @@ mod users {
         for address in addresses {
             for (reuse_address, reuse_port) in [(false, false), (true, false), (false, true), (true, true)] {
                 let bound = of_user(BACKEND, move || bind((address, port).into(), reuse_address, reuse_port));
-                let error = bound.expect_err(&format!("{address}: {reuse_address} {reuse_port}"));
+                let Err(error) = bound else { panic!("bound {address}: {reuse_address} {reuse_port}") };
                 assert!(address.is_ipv6() || error.kind() == ErrorKind::AddrInUse, "{address}: {error}");
             }
         }
