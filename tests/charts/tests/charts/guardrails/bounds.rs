@@ -353,6 +353,7 @@ async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volu
         ask(&let_in).await.unwrap();
     }
     let token = json!({"serviceAccountToken": {"audience": "api://AzureADTokenExchange", "path": "token"}});
+    let other = IMAGE.replace("mcp-entra-server", "other");
     for kept_out in [
         of("backend", secret("child")),
         of("backend", secret("child-backends")),
@@ -369,8 +370,8 @@ async fn a_backend_reads_only_its_named_secrets_in_its_own_container_and_no_volu
         of("other", json!({})),
         of("hold-ports", secret("child-backend")),
         of("hold-ports", mounting("identity")),
-        of("hold-ports", json!({"image": "registry.example/other:1"})),
-        of("install-shim", json!({"image": "registry.example/other:1"})),
+        of("hold-ports", json!({"image": &other})),
+        of("install-shim", json!({"image": &other})),
         of("backend", json!({"envFrom": [{"secretRef": {"name": "child-backend"}}]})),
         of("backend", mounting("identity")),
         of("install-shim", mounting("config")),
