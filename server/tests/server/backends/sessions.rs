@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::puppet::{Puppet, status, told};
 use super::stage::{ERAS, Received, Stage, answer, failure, request, text};
 use super::{over_http, setup};
-use crate::harness::{PATIENCE, Setup, eventually};
+use crate::harness::{PATIENCE, Setup, eventually, eventually_within};
 use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
 
@@ -219,8 +219,12 @@ pub(super) async fn process(era: Era, port: u16) -> tokio::process::Child {
 
 /// Starts this command, and returns when it listens at this port. Dropping this ends it.
 pub(super) async fn started(launch: &Launch, port: u16) -> tokio::process::Child {
-    let child = launch.command().stdout(Stdio::null()).spawn().unwrap();
-    eventually("it listens", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+    let mut child = launch.command().stdout(Stdio::null()).spawn().unwrap();
+    eventually_within(3 * PATIENCE, "it listens", async || {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it listened at port {port}");
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+    })
+    .await;
     child
 }
 
@@ -238,6 +242,15 @@ async fn the_first_call_after_a_backend_over_http_was_started_again_is_answered(
     }
 }
 
+/// Returns a free port for a process that is started later. No other test gets it, and no connection, since those take
+/// ports from 32768.
 pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    loop {
+        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -62,7 +62,9 @@ async fn a_task_or_another_kind_of_result_is_refused_by_its_name() {
     .await;
     let site = puppet.site(&["works"]).await;
     for is_modern in [true, false] {
-        for (kind, expected) in [("task", "a task, which is not served here"), ("tomorrow", "a kind of result")] {
+        for (kind, expected) in
+            [("task", "a task, which this server does not support"), ("tomorrow", "a kind of result")]
+        {
             let params = json!({ "name": "works", "arguments": { "kind": kind } });
             let refused = answer(request(&site, ALICE, is_modern, "tools/call", params)).await;
             assert!(failure(&refused).contains(expected), "{refused}");
