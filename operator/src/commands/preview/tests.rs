@@ -3,6 +3,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::policy::offered::Offered;
 
 const MANIFESTS: &str = "
 apiVersion: v1
@@ -91,6 +92,34 @@ graph://me/profile  allowed   grant profile of productivity/readers
 note: only names from mappings are shown, because no backend is asked offline
 ";
     assert_eq!(table, expected);
+}
+
+#[test]
+fn the_tools_of_a_backend_come_from_its_answer_and_notes_name_hidden_ones_or_why_it_was_not_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("manifests.yaml");
+    let backend = "backend: {image: x, transport: Stdio, command: [x]}";
+    std::fs::write(&file, MANIFESTS.replace("graph: {scopes: [User.Read, Mail.Read]}", backend)).unwrap();
+    let options = Program::parse_from(["preview", "--server", "graph", "--role", "Mcp.Reader"]).options;
+    let told = |answer: Result<Offered, String>, hidden: &[&str]| {
+        let mut known = from_files(std::slice::from_ref(&file), "productivity").unwrap();
+        known.backend = Some(answer);
+        known.hidden = hidden.iter().map(|name| (*name).to_owned()).collect();
+        table("productivity", &options, &known).unwrap()
+    };
+    let tools = ["add", "get_user_details"].map(str::to_owned).into();
+    let offered = Offered { tools, is_pinned: true, ..Offered::default() };
+    let expected = "\
+TOOL              DECISION  BY
+add               refused   no mapping grants it
+get_user_details  allowed   grant profile of productivity/readers
+note: not offered, because they differ from spec.backend.pin: sub
+";
+    assert_eq!(told(Ok(offered), &["sub"]), expected);
+    let failed = told(Err("no pod of productivity/graph is ready".to_owned()), &[]);
+    assert!(failed.starts_with("TOOL                DECISION  BY\nget_user_details    allowed "), "{failed}");
+    let note = "note: only names from mappings are shown, because no pod of productivity/graph is ready\n";
+    assert!(failed.ends_with(note), "{failed}");
 }
 
 #[tokio::test]

@@ -89,16 +89,25 @@ impl Process {
     /// Connects from the network of the process's pod. Returns true if the address answers, also with a refusal. Returns
     /// false if it does not answer within this time, because packets are dropped.
     pub(super) async fn reaches(&self, address: SocketAddr, within: Duration) -> anyhow::Result<bool> {
+        self.in_network(move || match TcpStream::connect_timeout(&address, within) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(true),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("connect to {address}")),
+        })
+        .await
+    }
+
+    /// Executes work that blocks in the network of the process's pod.
+    pub(super) async fn in_network<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
         let network = File::open(self.0.join("ns/net"))?;
         // This thread ends in the network that it enters.
         let thread = std::thread::spawn(move || {
             setns(network, CloneFlags::CLONE_NEWNET)?;
-            match TcpStream::connect_timeout(&address, within) {
-                Ok(_) => Ok(true),
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(true),
-                Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
-                Err(error) => Err(error).with_context(|| format!("connect to {address}")),
-            }
+            work()
         });
         tokio::task::spawn_blocking(|| thread.join()).await?.map_err(|_| anyhow!("the thread panicked"))?
     }
