@@ -1,5 +1,8 @@
 //! Messages over streamable HTTP, to a backend that listens on this pod's loopback address.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +67,8 @@ struct Endpoint {
     client: reqwest::Client,
     url: Url,
     changes: OnChange,
+    /// Maximum time between two parts of an answer.
+    idle: Duration,
     session: ArcSwapOption<HeaderValue>,
     revision: ArcSwapOption<HeaderValue>,
     /// Cancelled when the session has ended.
@@ -96,9 +101,14 @@ pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
 
 impl Http {
     pub(super) fn new(client: reqwest::Client, url: Url, changes: OnChange) -> Self {
+        Self::within(IDLE_TIMEOUT, client, url, changes)
+    }
+
+    /// Returns a session with this maximum time between two parts of an answer.
+    pub(super) fn within(idle: Duration, client: reqwest::Client, url: Url, changes: OnChange) -> Self {
         let (session, revision) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         let [ended, listens, is_deaf] = std::array::from_fn(|_| CancellationToken::new());
-        let endpoint = Arc::new(Endpoint { client, url, changes, session, revision, ended, listens, is_deaf });
+        let endpoint = Arc::new(Endpoint { client, url, changes, idle, session, revision, ended, listens, is_deaf });
         Self { endpoint, listening: std::sync::OnceLock::new() }
     }
 
@@ -111,8 +121,9 @@ impl Http {
         (notices, memory): (Option<OnNotice>, Option<Budget>),
     ) -> Result<(RawObject, Held), BackendError> {
         let told = headers.told;
-        let response = timeout(IDLE_TIMEOUT, self.endpoint.post(request, headers).send()).await;
-        let response = response.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?;
+        let idle = self.endpoint.idle;
+        let response = timeout(idle, self.endpoint.post(request, headers).send()).await;
+        let response = response.map_err(|_| silent(idle))?.map_err(away)?;
         if self.endpoint.session.load().is_none() {
             let issued = response.headers().get(SESSION_ID).filter(|id| id.len() <= LONGEST_SESSION_ID);
             self.endpoint.session.store(issued.map(|id| Arc::new(id.clone())));
@@ -224,9 +235,9 @@ impl Endpoint {
             _ => {}
         }
         if status.is_success() && is_event_stream(&response) {
-            return self.streamed_answer((id, told), events(response, memory), notices).await;
+            return self.streamed_answer((id, told), events(response, memory, self.idle), notices).await;
         }
-        let (body, held) = read(response, memory).await?;
+        let (body, held) = read(response, memory, self.idle).await?;
         match Incoming::parse(&body) {
             Ok(Incoming::Answer { id: answered, outcome: Err(error) }) => match (status, answered) {
                 // Refusals of the transport answer no request, so nothing has run.
@@ -277,7 +288,7 @@ impl Endpoint {
         let told = &identity.told(LISTENING);
         let request = self.with_session(self.client.get(self.url.clone())).header(ACCEPT, "text/event-stream");
         let request = with_identity(request, told);
-        let Ok(Ok(response)) = timeout(IDLE_TIMEOUT, request.send()).await else { return true };
+        let Ok(Ok(response)) = timeout(self.idle, request.send()).await else { return true };
         let was_open = self.listens.is_cancelled();
         if !response.status().is_success() || !is_event_stream(&response) {
             // The backend has forgotten the session, or no longer accepts its first token. The next session opens a
@@ -291,7 +302,7 @@ impl Endpoint {
         if was_open {
             (self.changes)(Change::Missed);
         }
-        let mut events = events(response, None);
+        let mut events = events(response, None, self.idle);
         while let Some(Ok((data, _))) = events.next().await {
             match Incoming::parse(&data) {
                 Ok(Incoming::Notification(notification)) => self.hear(notification, None, None),
@@ -358,12 +369,10 @@ fn is_event_stream(response: &Response) -> bool {
     content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-async fn read(mut response: Response, memory: Option<Budget>) -> Result<(Vec<u8>, Held), BackendError> {
+async fn read(mut response: Response, memory: Option<Budget>, idle: Duration) -> Result<(Vec<u8>, Held), BackendError> {
     let (mut body, longest) = (Vec::new(), longest(memory.is_some()));
     let mut reading = memory.map(Reading::new);
-    while let Some(chunk) =
-        timeout(IDLE_TIMEOUT, response.chunk()).await.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?
-    {
+    while let Some(chunk) = timeout(idle, response.chunk()).await.map_err(|_| silent(idle))?.map_err(away)? {
         let bytes = body.len() + chunk.len();
         if bytes > longest {
             return Err(BackendError::TooLarge(MAXIMUM_MIB));
@@ -383,108 +392,42 @@ fn longest(has_memory: bool) -> usize {
 }
 
 /// Returns the data of the events in a body of at most [`LONGEST_STREAM`] bytes, each with its memory. Events without
-/// data are skipped.
+/// data are skipped. Without memory for answers, the body is a stream of notifications, which may be silent for any
+/// time.
 fn events(
     response: Response,
     memory: Option<Budget>,
+    idle: Duration,
 ) -> impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin + Send {
     let events = Events::new(longest(memory.is_some()));
+    let idle = memory.as_ref().map(|_| idle);
     let begin = (response, Bytes::new(), (events, memory.map(Reading::new)), 0_usize);
-    Box::pin(stream::try_unfold(begin, |(mut response, mut piece, (mut events, mut reading), mut read)| async move {
-        loop {
-            let (taken, data) = events.take(&piece)?;
-            drop(piece.split_to(taken));
-            if let Some(data) = data {
-                let held = reading.as_mut().map(|reading| reading.end(data.len())).unwrap_or_default();
-                return Ok(Some(((data, held), (response, piece, (events, reading), read))));
-            }
-            if let Some(reading) = &mut reading {
-                reading.grow(events.len()).await?;
-            }
-            match response.chunk().await.map_err(|_| BackendError::Ended)? {
-                Some(next) => piece = next,
-                None => return Ok(None),
-            }
-            read = read.saturating_add(piece.len());
-            if read > LONGEST_STREAM {
-                return Err(BackendError::TooLarge(MAXIMUM_MIB));
-            }
-        }
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use std::collections::BTreeSet;
-    use std::net::SocketAddr;
-    use std::sync::Mutex;
-
-    use axum::Router;
-    use axum::body::Body;
-    use axum::extract::ConnectInfo;
-    use axum::response::IntoResponse;
-    use axum::routing::{get, post};
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    /// Starts a backend that answers GET with this status, without a stream. Returns its session, and the number of
-    /// GET requests.
-    async fn answering(status: StatusCode) -> (Http, Arc<AtomicUsize>) {
-        let gets = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&gets);
-        let router = Router::new().route("/", get(async move || (counted.fetch_add(1, Ordering::SeqCst), status).1));
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        (Http::new(client().unwrap(), url, Arc::new(|_| ())), gets)
-    }
-
-    #[tokio::test]
-    async fn a_backend_without_a_stream_of_notifications_is_asked_for_one_once() {
-        for status in [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_FOUND, StatusCode::OK] {
-            let (http, gets) = answering(status).await;
-            http.listen(Identity::Nothing);
-            let ended = async {
-                // The task that listens holds a reference.
-                while Arc::strong_count(&http.endpoint) > 1 {
-                    tokio::task::yield_now().await;
+    Box::pin(stream::try_unfold(
+        begin,
+        move |(mut response, mut piece, (mut events, mut reading), mut read)| async move {
+            loop {
+                let (taken, data) = events.take(&piece)?;
+                drop(piece.split_to(taken));
+                if let Some(data) = data {
+                    let held = reading.as_mut().map(|reading| reading.end(data.len())).unwrap_or_default();
+                    return Ok(Some(((data, held), (response, piece, (events, reading), read))));
                 }
-            };
-            timeout(PAUSE - Duration::from_secs(1), ended).await.unwrap();
-            assert_eq!(gets.load(Ordering::SeqCst), 1, "{status}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_connection_of_a_streamed_answer_serves_another_request_after_the_end_of_the_stream() {
-        let (clients, end) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Notify::new()));
-        let (seen, ends) = (Arc::clone(&clients), Arc::clone(&end));
-        let stream = async move |ConnectInfo(client): ConnectInfo<SocketAddr>| {
-            seen.lock().unwrap().insert(client);
-            let answer = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
-            let rest = stream::once(async move { ends.notified().await }).map(|()| ": the end\n\n");
-            let parts = stream::iter([answer]).chain(rest).map(Ok::<_, std::io::Error>);
-            ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(parts)).into_response()
-        };
-        let router = Router::new().route("/", post(stream)).into_make_service_with_connect_info::<SocketAddr>();
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let http = Http::new(client().unwrap(), url, Arc::new(|_| ()));
-        let ask = async || {
-            let headers = Headers { repeated: HeaderMap::new(), told: &Told::Nothing };
-            http.ask((7, "{}".to_owned()), headers, (None, None)).await.unwrap();
-            end.notify_one();
-        };
-        // The end of a stream takes a moment to arrive.
-        let mut asked = 0;
-        while clients.lock().unwrap().len() == asked && asked < 100 {
-            ask().await;
-            asked += 1;
-        }
-        assert!(clients.lock().unwrap().len() < asked, "each of {asked} requests opened a connection");
-    }
+                if let Some(reading) = &mut reading {
+                    reading.grow(events.len()).await?;
+                }
+                let next = match idle {
+                    Some(idle) => timeout(idle, response.chunk()).await.map_err(|_| silent(idle))?,
+                    None => response.chunk().await,
+                };
+                match next.map_err(|_| BackendError::Ended)? {
+                    Some(next) => piece = next,
+                    None => return Ok(None),
+                }
+                read = read.saturating_add(piece.len());
+                if read > LONGEST_STREAM {
+                    return Err(BackendError::TooLarge(MAXIMUM_MIB));
+                }
+            }
+        },
+    ))
 }

@@ -74,12 +74,17 @@ impl Lines {
         let away = |error: std::io::Error| BackendError::Away(error.to_string());
         let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
         let stream = stream.await.map_err(|_| BackendError::Silent(CONNECT_TIMEOUT.as_secs()))?.map_err(away)?;
+        Ok(Self::over(stream, IDLE_TIMEOUT, memory, changes))
+    }
+
+    /// Returns the connection over this stream. `idle` is the maximum time between two parts of a large line.
+    fn over(stream: UnixStream, idle: Duration, memory: Share, changes: OnChange) -> Self {
         let (reads, writes) = stream.into_split();
         let (lines, queue) = mpsc::channel(WAITING);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         let ended = CancellationToken::new();
         tokio::spawn(ended.clone().run_until_cancelled_owned(write(writes, queue)));
-        let reader = Reader { waiting: Arc::clone(&waiting), lines: lines.downgrade(), changes };
+        let reader = Reader { waiting: Arc::clone(&waiting), lines: lines.downgrade(), changes, idle };
         let (reading, end) = (ended.clone(), ended.clone());
         tokio::spawn(async move {
             let waiting = Arc::clone(&reader.waiting);
@@ -90,7 +95,7 @@ impl Lines {
                 drop(request.answer.send(Err(reason.clone())));
             }
         });
-        Ok(Self { lines, waiting, ended })
+        Self { lines, waiting, ended }
     }
 
     /// Returns true until the connection has ended.
@@ -160,6 +165,8 @@ struct Reader {
     waiting: Arc<Waiting>,
     lines: mpsc::WeakSender<String>,
     changes: OnChange,
+    /// Maximum time between two parts of a large line.
+    idle: Duration,
 }
 
 impl Reader {
@@ -197,13 +204,13 @@ impl Reader {
             buffer.reserve(PART);
             let read = reads.read_buf(&mut buffer);
             let read = match reading.is_large() {
-                true => timeout(IDLE_TIMEOUT, read).await,
+                true => timeout(self.idle, read).await,
                 false => Ok(read.await),
             };
             match read {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0) | Err(_)) => return BackendError::Ended,
-                Err(_) => return BackendError::Silent(IDLE_TIMEOUT.as_secs()),
+                Err(_) => return BackendError::Silent(self.idle.as_secs()),
             }
         }
     }
@@ -247,5 +254,56 @@ impl Reader {
             // A log message does not name its request.
             Notification::Log(_) | Notification::Other => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Maximum time between two parts of a large line.
+    const IDLE: Duration = Duration::from_millis(100);
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Returns a connection, and its other end.
+    fn connection() -> (Arc<Lines>, UnixStream) {
+        let (own, other) = UnixStream::pair().unwrap();
+        (Arc::new(Lines::over(own, IDLE, Share::of_all(), Arc::new(|_| ()))), other)
+    }
+
+    /// Sends a request with this id, and waits until it is at the other end.
+    async fn asked(lines: &Arc<Lines>, other: &mut UnixStream, id: u64) -> tokio::task::JoinHandle<Answer> {
+        let asking = Arc::clone(lines);
+        let answer = tokio::spawn(async move { asking.ask(id, format!("request {id}"), None).await });
+        let mut line = format!("request {id}\n").into_bytes();
+        timeout(SOON, other.read_exact(&mut line)).await.unwrap().unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_large_line_that_does_not_continue_fails_all_requests_and_ends_the_process() {
+        assert_eq!(IDLE_TIMEOUT, Duration::from_secs(120));
+        let (lines, mut other) = connection();
+        let answers = [asked(&lines, &mut other, 2).await, asked(&lines, &mut other, 3).await];
+        let beginning = format!(r#"{{"jsonrpc":"2.0","id":2,"result":{{"a":"{}"#, "x".repeat(SMALL));
+        other.write_all(beginning.as_bytes()).await.unwrap();
+        for answer in answers {
+            let answer = timeout(SOON, answer).await.unwrap().unwrap();
+            assert!(matches!(answer, Err(BackendError::Silent(_))), "{answer:?}");
+        }
+        assert!(!lines.is_alive());
+        assert_eq!(timeout(SOON, other.read(&mut [0; 8])).await.unwrap().unwrap(), 0, "the process sees the end");
+    }
+
+    #[tokio::test]
+    async fn a_process_may_be_silent_between_answers_and_within_a_small_one() {
+        let (lines, mut other) = connection();
+        let answer = asked(&lines, &mut other, 2).await;
+        tokio::time::sleep(3 * IDLE).await;
+        other.write_all(br#"{"jsonrpc":"2.0","id":2,"#).await.unwrap();
+        tokio::time::sleep(3 * IDLE).await;
+        other.write_all(b"\"result\":{}}\n").await.unwrap();
+        assert!(timeout(SOON, answer).await.unwrap().unwrap().is_ok());
+        assert!(lines.is_alive());
     }
 }

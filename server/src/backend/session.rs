@@ -1,5 +1,8 @@
 //! Session with a backend: finds the revision that the backend speaks, and sends requests in it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -307,7 +310,9 @@ impl Session {
                     }
                     let mut given_up = GivenUp { id, told: &told, http: Some(http).filter(|_| era == Era::Legacy) };
                     let answer = http.ask((id, text), headers, (notices, Some(memory))).await;
-                    given_up.http = None;
+                    if !matches!(answer, Err(BackendError::Silent(_))) {
+                        given_up.http = None;
+                    }
                     answer
                 }
             }

@@ -24,7 +24,7 @@ use crate::protocol::{Answer, Exchange, Finished, Running, Step};
 use crate::token::Principal;
 
 /// Time after which a call is answered with an event stream.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest time of a call with an open stream. Without a stream, the limit of requests applies.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
