@@ -50,24 +50,38 @@ enum Task {
     Cancel(u64),
 }
 
-/// Prints the progress of calls. Tokens identify the commands of calls.
+/// Prints the progress of calls. Tokens identify the commands of calls. A token is known only after its request was
+/// sent, so that progress can arrive before it.
 #[derive(Clone, Default)]
-struct Progress {
-    commands: Arc<Mutex<HashMap<ProgressToken, u64>>>,
+struct Progress(Arc<Mutex<Tokens>>);
+
+#[derive(Default)]
+struct Tokens {
+    commands: HashMap<ProgressToken, u64>,
+    early: Vec<ProgressNotificationParam>,
 }
 
 impl Progress {
     fn is_of(&self, token: &ProgressToken, command: u64) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), command);
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.commands.insert(token.clone(), command);
+        tokens.early.extract_if(.., |early| early.progress_token == *token).for_each(|early| tell_of(command, &early));
     }
 }
 
 impl ClientHandler for Progress {
     async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = commands.get(&params.progress_token);
-        tell(&json!({"event": "progress", "id": id, "progress": params.progress, "message": params.message}));
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokens.commands.get(&params.progress_token) {
+            Some(command) => tell_of(*command, &params),
+            None => tokens.early.push(params),
+        }
     }
+}
+
+fn tell_of(command: u64, progress: &ProgressNotificationParam) {
+    let ProgressNotificationParam { progress, message, .. } = progress;
+    tell(&json!({"event": "progress", "id": command, "progress": progress, "message": message}));
 }
 
 fn tell(event: &Value) {
