@@ -18,7 +18,7 @@ async fn asked_at(address: &str, port: u16) -> Result<Value, String> {
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     let status = json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}});
     pods.patch_status("p", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-    let path = format!("/api/v1/namespaces/{namespace}/pods/p:{port}/proxy/status?full");
+    let path = format!("/api/v1/namespaces/{namespace}/pods/p:{port}/proxy/status?full=1");
     // The library would repeat a request that gets 503.
     let mut kubectl = Command::new(control_plane().kubectl());
     kubectl.arg("--kubeconfig").arg(control_plane().kubeconfig()).args(["get", "--raw", &path]);
@@ -33,7 +33,7 @@ async fn asked_at(address: &str, port: u16) -> Result<Value, String> {
 async fn the_api_server_proxies_to_a_pod_at_the_address_it_announces() {
     let backend = Backend::start("pod").await;
     let told = asked_at(&backend.pod.to_string(), backend.port).await.unwrap();
-    assert_eq!((&told["name"], &told["path"]), (&json!("pod"), &json!("/status?full")));
+    assert_eq!((&told["name"], &told["path"]), (&json!("pod"), &json!("/status?full=1")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
